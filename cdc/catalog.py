@@ -1,0 +1,151 @@
+"""What the source's catalog says of a table, as plain values, and what may be asked of it.
+
+statecast must never break the application that owns a table: Postgres accepts a publication that makes the
+application's own UPDATE fail afterwards, so these rules are checked before a publication is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc.config import EventConfig
+from transforms.column_type import ColumnType
+from transforms.errors import StatecastError
+from transforms.names import TableName
+
+
+class TableUnfit(StatecastError):
+    """A mapped table is not there, or not of a kind that can be followed."""
+
+    remedy = "Correct events.*.table in the configuration, or grant the reader's role USAGE on the schema."
+
+
+class IdentityMissing(TableUnfit):
+    """Publishing the table would make the application's own UPDATE and DELETE fail."""
+
+    remedy = "Give the table a primary key, or run `ALTER TABLE ... REPLICA IDENTITY USING INDEX ...`."
+
+
+class ColumnUnfit(TableUnfit):
+    """A mapped column is not there, or is not in the log."""
+
+    remedy = "Correct events.*.columns in the configuration."
+
+
+class KeyUnfit(TableUnfit):
+    """The event's key does not name a row in every change of the log."""
+
+    remedy = "Leave `key` out to use the primary key, or name columns that are unique, NOT NULL and in the identity."
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    type: ColumnType
+    not_null: bool
+    generated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as the catalog has it."""
+
+    oid: int
+    name: TableName
+    kind: str
+    """pg_class.relkind: `r` table, `p` partitioned."""
+    persistence: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    unique_keys: tuple[frozenset[str], ...]
+    """The column sets of valid, immediate, total unique indexes."""
+    identity: str
+    """pg_class.relreplident: `d` default, `n` nothing, `f` full, `i` index."""
+    identity_columns: frozenset[str]
+    """The columns that a delete in the log carries; empty when there is no usable identity."""
+    leaves_without_identity: tuple[TableName, ...]
+    """Partitions whose UPDATE and DELETE a publication would make fail."""
+    estimated_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventMapping:
+    """An event of the configuration, checked against the catalog: what is published of a table's rows."""
+
+    label: str
+    stream: str
+    table: Table
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    truncate: str
+    unchanged_toast: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields of the state, in their order."""
+        return tuple(column.name for column in self.columns)
+
+
+def check_identity(table: Table) -> None:
+    """Raise IdentityMissing where publishing the table would break its owner's statements."""
+    lacking = [table.name] if table.kind != "p" and not table.identity_columns else []
+    lacking += table.leaves_without_identity
+    if lacking:
+        names = ", ".join(str(name) for name in lacking)
+        raise IdentityMissing(
+            f"{names} has no replica identity: once published, the application's UPDATE and DELETE on it would fail"
+        )
+
+
+def map_event(event: EventConfig, table: Table | None) -> EventMapping:
+    """Check an event against its table. Raises TableUnfit and its kinds."""
+    if table is None:
+        raise TableUnfit(f"events.{event.name}.table: there is no table {event.table} that this role may see")
+    if table.kind not in ("r", "p"):
+        raise TableUnfit(
+            f"events.{event.name}.table: {table.name} is not a table (views and foreign tables have no log)"
+        )
+    if table.persistence != "p":
+        raise TableUnfit(
+            f"events.{event.name}.table: {table.name} is unlogged or temporary, its changes are not in the log"
+        )
+    check_identity(table)
+    names = [column.name for column in table.columns if not column.generated]
+    columns = _columns(event, table, names if event.columns == ("*",) else event.columns)
+    key = event.key or table.primary_key
+    _check_key(event, table, key, columns)
+    return EventMapping(event.label, event.stream, table, columns, key, event.truncate, event.unchanged_toast)
+
+
+def _columns(event: EventConfig, table: Table, names: Sequence[str]) -> tuple[Column, ...]:
+    by_name = {column.name: column for column in table.columns}
+    where = f"events.{event.name}.columns"
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise ColumnUnfit(f"{where}: {table.name} has no column {', '.join(missing)} (it has {', '.join(by_name)})")
+    generated = [name for name in names if by_name[name].generated]
+    if generated:
+        raise ColumnUnfit(f"{where}: {', '.join(generated)} is generated, and generated columns are not in the log")
+    return tuple(by_name[name] for name in names)
+
+
+def _check_key(event: EventConfig, table: Table, key: Sequence[str], columns: Sequence[Column]) -> None:
+    where = f"events.{event.name}.key"
+    if not key:
+        raise KeyUnfit(f"{where}: {table.name} has no primary key, so the event needs a `key`")
+    by_name = {column.name: column for column in table.columns}
+    listed = {column.name for column in columns}
+    for name in key:
+        if name not in by_name:
+            raise KeyUnfit(f"{where}: {table.name} has no column {name}")
+        if name not in listed:
+            raise KeyUnfit(f"{where}: {name} must be among the event's columns")
+        if not by_name[name].not_null:
+            raise KeyUnfit(f"{where}: {table.name}.{name} may be NULL")
+    if frozenset(key) not in table.unique_keys:
+        raise KeyUnfit(f"{where}: no unique index of {table.name} is over just ({', '.join(key)})")
+    if table.kind != "p" and not frozenset(key) <= table.identity_columns:
+        raise KeyUnfit(f"{where}: the replica identity of {table.name} does not hold ({', '.join(key)})")

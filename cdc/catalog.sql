@@ -1,0 +1,51 @@
+-- One row for each of the tables asked for by (schema, name).
+WITH asked AS (
+    SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
+), relation AS (
+    SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+           c.relreplident::text AS identity
+    FROM asked
+    JOIN pg_namespace n ON n.nspname = asked.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name
+), member AS (  -- a table itself and, of a partitioned one, every leaf
+    SELECT relation.oid AS root, c.oid, c.relkind, c.relreplident, c.relname, n.nspname,
+           -- a table that was never analyzed: a guess from its size
+           CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_relation_size(c.oid) / 100 END AS reltuples
+    FROM relation
+    CROSS JOIN LATERAL (
+        SELECT relid FROM pg_partition_tree(relation.oid) WHERE relation.kind = 'p'
+        UNION SELECT relation.oid
+    ) AS tree
+    JOIN pg_class c ON c.oid = tree.relid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+), key_index AS (  -- unique indexes that may name a row
+    SELECT i.indrelid, i.indisprimary, i.indisreplident,
+           (SELECT array_agg(a.attname::text ORDER BY k.place)
+            FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+            WHERE k.place <= i.indnkeyatts) AS columns
+    FROM pg_index i
+    WHERE i.indrelid IN (SELECT oid FROM member)
+      AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+), identity AS (
+    SELECT member.oid, member.root, member.nspname, member.relname, member.relkind,
+           CASE member.relreplident
+               WHEN 'd' THEN (SELECT columns FROM key_index WHERE indrelid = member.oid AND indisprimary)
+               WHEN 'i' THEN (SELECT columns FROM key_index WHERE indrelid = member.oid AND indisreplident)
+               WHEN 'f' THEN (SELECT array_agg(attname::text) FROM pg_attribute
+                              WHERE attrelid = member.oid AND attnum > 0 AND NOT attisdropped)
+           END AS columns
+    FROM member
+)
+SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, relation.persistence, relation.identity,
+       coalesce((SELECT columns FROM key_index WHERE indrelid = relation.oid AND indisprimary), '{}') AS primary_key,
+       coalesce((SELECT json_agg(columns) FROM key_index WHERE indrelid = relation.oid), '[]') AS unique_keys,
+       coalesce((SELECT columns FROM identity WHERE identity.oid = relation.oid), '{}') AS identity_columns,
+       coalesce((SELECT json_agg(json_build_array(nspname, relname)) FROM identity
+                 WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NULL),
+                '[]') AS leaves_without_identity,
+       (SELECT sum(reltuples)::bigint FROM member WHERE root = relation.oid AND relkind <> 'p') AS estimated_rows,
+       (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::bigint, 'modifier', atttypmod,
+                                          'not_null', attnotnull, 'generated', attgenerated <> '') ORDER BY attnum)
+        FROM pg_attribute WHERE attrelid = relation.oid AND attnum > 0 AND NOT attisdropped) AS columns
+FROM relation

@@ -1,0 +1,79 @@
+"""Commands that ask something of a pipeline: a snapshot, or its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from cdc.config import ReaderConfig
+from cdc.control import Control
+from cdc.opening import application_name
+from cdc.publisher import connect
+from cdc.replication import SlotHeld
+from cdc.source import Source
+from transforms.config import ConfigurationError
+from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED
+from transforms.keys import Keys
+
+POLL_SECONDS = 0.2
+
+
+def request_snapshot(
+    config: ReaderConfig,
+    names: Sequence[str],
+    sink: str | None,
+    *,
+    wait: bool,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> int:
+    """Ask the reader to publish events again; no names mean all. Raises ConfigurationError for an unknown name."""
+    labels = _labels(config, names)
+    with connect(config.transport.url.reveal()) as client:
+        control = Control(client, Keys(config.pipeline.name))
+        ids = control.request_snapshot(labels, sink)
+        say(f"asked for {', '.join(labels)}" + (f" for sink {sink}" if sink else ""))
+        done: dict[str, int] = {}
+        while wait and len(done) < len(ids):
+            if stop.wait(POLL_SECONDS):
+                say("not waiting any longer; the snapshot goes on")
+                return EXIT_INTERRUPTED
+            for run in control.runs():
+                if run.id in ids and run.state == "done" and run.id not in done:
+                    done[run.id] = run.rows
+                    say(f"published {run.event}: {run.rows} rows")
+    return EXIT_DONE
+
+
+def _labels(config: ReaderConfig, names: Sequence[str]) -> list[str]:
+    """The labels that names of events, types or versioned types stand for."""
+    if not names:
+        return [event.label for event in config.events]
+    labels: list[str] = []
+    for name in names:
+        found = [event.label for event in config.events if name in (event.name, event.label, event.type)]
+        if not found:
+            known = ", ".join(event.name for event in config.events)
+            raise ConfigurationError([f"there is no event {name} (there are: {known})"])
+        labels += found
+    return list(dict.fromkeys(labels))
+
+
+def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
+    """Remove slot, publication and the pipeline's keys. Replica tables stay."""
+    source = Source(config.source.dsn.reveal(), application_name(config.pipeline.name))
+    try:
+        slot = source.slot(config.source.slot)
+        if slot is not None and slot.active_pid is not None:
+            raise SlotHeld(
+                f"slot {config.source.slot} is being read (by PID {slot.active_pid})", remedy="Stop the reader first."
+            )
+        source.drop_slot(config.source.slot)
+        say(f"dropped slot {config.source.slot}")
+        source.drop_publication(config.publication)
+        say(f"dropped publication {config.publication}")
+    finally:
+        source.close()
+    with connect(config.transport.url.reveal()) as client:
+        count = Control(client, Keys(config.pipeline.name)).drop()
+    say(f"removed {count} keys {config.pipeline.name}:*")

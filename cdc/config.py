@@ -1,0 +1,166 @@
+"""What `cdc` reads from the configuration file: pipeline, source, transport, masking and events.
+
+The sections of sinks are left alone: they belong to the consuming services, and so do the variables they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from transforms.config import (
+    NO_DEFAULT,
+    ConfigurationError,
+    Document,
+    PipelineConfig,
+    Secret,
+    Section,
+    Table,
+    TransportConfig,
+    key_path,
+)
+from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label, identifier_problem
+
+ALL_COLUMNS = ("*",)
+"""As an event's columns: those that exist when the version is first published."""
+
+_NAME_RULE = f"a name that matches {EVENT_NAME.pattern}, not {', '.join(sorted(RESERVED_NAMES))}"
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"expected {_NAME_RULE}")
+    return name
+
+
+def _distinct_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("expected at least one column, got an empty list")
+    problems = []
+    for at, name in enumerate(names):
+        if (problem := identifier_problem(name)) is not None:
+            problems.append(f"column {at + 1} is {problem}")
+        elif (first := names.index(name)) < at:
+            problems.append(f"column {at + 1} is the same as column {first + 1}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return names
+
+
+EntityName = Annotated[str, Field(pattern=f"^{EVENT_NAME.pattern}$"), AfterValidator(_not_reserved)]
+ColumnNames = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_distinct_columns)]
+
+
+def _same_as(field: str) -> Callable[[dict[str, Any]], str]:
+    return lambda fields: str(fields[field])
+
+
+class SourceConfig(Section):
+    """`[source]`: the database whose changes are published."""
+
+    later: ClassVar[Mapping[str, object]] = {"publish_columns": "all", "allow_plaintext": False}
+
+    dsn: Secret = Field(description="a libpq URI or keyword string")
+    slot: str = Field(pattern=f"^{SLOT_NAME.pattern}$", description=f"a name that matches {SLOT_NAME.pattern}")
+    snapshot: Literal["initial", "never"] = Field(default="initial", description='"initial" or "never"')
+
+
+class EventConfig(Section):
+    """`[events.NAME]`: which columns of which table are published, under which type and version."""
+
+    later: ClassVar[Mapping[str, object]] = {
+        "partitions": 1,
+        "rename": NO_DEFAULT,
+        "mask": NO_DEFAULT,
+        "where": NO_DEFAULT,
+        "previous": False,
+        "transform": NO_DEFAULT,
+        "embed": NO_DEFAULT,
+    }
+    later_values: ClassVar[Mapping[str, str]] = {"unchanged_toast": "reread"}
+
+    name: EntityName = Field(description=_NAME_RULE)
+    table: Table = Field(description="a table's name as SQL writes it")
+    columns: ColumnNames = Field(description='a list of column names, or ["*"]')
+    type: EntityName = Field(default_factory=_same_as("name"), description=_NAME_RULE)
+    version: int = Field(default=1, ge=1, le=999_999, description="a whole number from 1 to 999999")
+    key: ColumnNames | None = Field(default=None, description="a list of column names")
+    stream: EntityName = Field(default_factory=_same_as("type"), description=_NAME_RULE)
+    truncate: Literal["apply", "ignore", "halt"] = Field(default="apply", description='"apply", "ignore" or "halt"')
+    unchanged_toast: Literal["partial", "halt"] = Field(default="partial", description='"partial" or "halt"')
+
+    @property
+    def label(self) -> str:
+        """Type and version as entries carry them: `customer.v1`."""
+        return event_label(self.type, self.version)
+
+    @field_validator("columns")
+    @classmethod
+    def _all_or_listed(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in columns and columns != ALL_COLUMNS:
+            raise ValueError('"*" stands for all columns and allows no other beside it')
+        return columns
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_published(cls, key: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        columns = info.data.get("columns", ALL_COLUMNS)
+        if key is not None and "*" in key:
+            raise ValueError('expected column names, got "*"')
+        if key is not None and columns != ALL_COLUMNS and not set(key) <= set(columns):
+            raise ValueError("every column of the key must also be listed in columns")
+        return key
+
+
+class MaskingConfig(Section):
+    """`[masking]`: nothing of it is built yet."""
+
+    later: ClassVar[Mapping[str, object]] = {"hash_key": NO_DEFAULT, "hash_key_id": NO_DEFAULT}
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """All that the reader of one pipeline is told."""
+
+    pipeline: PipelineConfig
+    source: SourceConfig
+    transport: TransportConfig
+    events: tuple[EventConfig, ...]
+
+    @property
+    def publication(self) -> str:
+        """The publication's name, which is the slot's."""
+        return self.source.slot
+
+
+def load_reader_config(path: Path, environ: Mapping[str, str]) -> ReaderConfig:
+    """Read what `cdc` needs from the file at `path`. Raises ConfigurationError with all the file's mistakes."""
+    document = Document.read(path, environ)
+    pipeline = document.section(PipelineConfig, "pipeline")
+    source = document.section(SourceConfig, "source", defaults={"slot": f"cdc_{pipeline.name if pipeline else ''}"})
+    transport = document.section(TransportConfig, "transport")
+    document.section(MaskingConfig, "masking")
+    events = _events(document)
+    if pipeline is None or source is None or transport is None or document.problems:
+        raise ConfigurationError(document.problems)
+    return ReaderConfig(pipeline, source, transport, tuple(events))
+
+
+def _events(document: Document) -> list[EventConfig]:
+    names = document.table("events")
+    if names is not None and not names:
+        document.refuse(("events",), "missing: expected at least one section [events.NAME]")
+    found = [document.section(EventConfig, "events", name, given={"name": name}) for name in names or ()]
+    events = [event for event in found if event is not None]
+    first: dict[str, EventConfig] = {}
+    for event in events:
+        if (other := first.setdefault(event.label, event)) is not event:
+            document.refuse(
+                ("events", event.name),
+                f"{event.label} is also {key_path('events', other.name)}: give one of them another type or version",
+            )
+    return events

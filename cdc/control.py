@@ -1,0 +1,220 @@
+"""The keys beside the streams: meta, schema documents, snapshot runs, requests, and the reader's status."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import redis
+
+from cdc.publisher import TransportState, translated_errors
+from transforms.keys import Keys
+from transforms.position import LSN
+from transforms.schema import SchemaDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One snapshot of one event."""
+
+    id: str
+    event: str
+    """Its label, `customer.v1`."""
+    state: str = "pending"
+    """`pending`, `running` (its `run-begin` is published), `done`."""
+    to: str | None = None
+    """The one sink it is for."""
+    first: bool = False
+    """Whether the event was not published before: open writers are waited for."""
+    after: tuple[str, ...] | None = None
+    """The key of the last row that is published, as Postgres' text."""
+    rows: int = 0
+    share: float = 0.0
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    @classmethod
+    def new(cls, event: str, *, first: bool = False) -> Run:
+        """A run that the reader starts by itself."""
+        return cls(secrets.token_hex(6), event, first=first, created_at=time.time())
+
+    def to_json(self) -> str:
+        """The run as it is stored."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Run:
+        """Read a stored run."""
+        raw = json.loads(text)
+        after = raw.pop("after")
+        return cls(**raw, after=None if after is None else tuple(after))
+
+    def advanced(self, **changes: Any) -> Run:
+        """The run with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What `cdc check` judges of a Redis or Valkey server."""
+
+    product: str
+    version: str
+    eviction: str
+    append_only: bool | None
+    """None: the server does not tell."""
+
+    @property
+    def too_old(self) -> bool:
+        """Whether streams lack what is needed."""
+        needed = (7, 2) if self.product == "Valkey" else (7, 0)
+        return tuple(int(part) for part in self.version.split(".")[:2]) < needed
+
+
+class Control:
+    """Reads and writes the pipeline's keys beside the streams. All methods raise TransportError."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    # --- meta and schema ---------------------------------------------------------------------------------------------
+
+    def state(self, streams: Sequence[str]) -> TransportState:
+        """What Redis holds of the pipeline."""
+        return TransportState(self._client, self._keys, streams)
+
+    def make_meta(self, system_identifier: str, timeline: int, slot: str, publication_oid: int, published: LSN) -> None:
+        """Begin a pipeline: a new incarnation, whose streams are empty."""
+        fields = {
+            "epoch": "1",
+            "incarnation": secrets.token_hex(16),
+            "system_identifier": system_identifier,
+            "timeline": str(timeline),
+            "slot": slot,
+            "publication_oid": str(publication_oid),
+            "published": str(published),
+        }
+        with translated_errors():
+            self._client.hset(self._keys.meta, mapping=cast(Any, fields))
+
+    def set_timeline(self, timeline: int) -> None:
+        """The source goes on on another timeline, which holds all that was published."""
+        with translated_errors():
+            self._client.hset(self._keys.meta, "timeline", str(timeline))
+
+    def schemas(self) -> dict[str, SchemaDocument]:
+        """The stored schema documents by label."""
+        with translated_errors():
+            stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.schema))
+        return {label.decode(): SchemaDocument.parse(text) for label, text in stored.items()}
+
+    def store_shapes(self, documents: Sequence[SchemaDocument], mapped: Mapping[str, int], runs: Sequence[Run]) -> None:
+        """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change."""
+        with translated_errors():
+            pipe = self._client.pipeline(transaction=True)
+            if documents:
+                pipe.hset(self._keys.schema, mapping={document.label: document.to_json() for document in documents})
+            pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
+            if runs:
+                pipe.hset(self._keys.runs, mapping={run.id: run.to_json() for run in runs})
+            pipe.execute()
+
+    # --- snapshot runs and requests ----------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """All runs, the oldest first."""
+        with translated_errors():
+            stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.runs))
+        return sorted((Run.parse(text) for text in stored.values()), key=lambda run: (run.created_at, run.id))
+
+    def forget_runs(self, ids: Sequence[str]) -> None:
+        """Drop runs."""
+        with translated_errors():
+            if ids:
+                self._client.hdel(self._keys.runs, *ids)
+
+    def request_snapshot(self, events: Sequence[str], sink: str | None) -> list[str]:
+        """Ask the reader for snapshots; returns the ids that their runs will have."""
+        fields = {"events": json.dumps(list(events)), **({"sink": sink} if sink else {})}
+        with translated_errors():
+            entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
+        return [f"{entry_id}:{event}" for event in events]
+
+    def take_requests(self, known: Sequence[str]) -> list[Run]:
+        """Turn requests into runs; a request for an event that is not mapped is dropped."""
+        with translated_errors():
+            entries = cast(list[Any], self._client.xrange(self._keys.requests))
+            if not entries:
+                return []
+            taken: list[Run] = []
+            for raw_id, fields in entries:
+                entry_id, sink = raw_id.decode(), fields.get(b"sink", b"").decode() or None
+                taken += [
+                    Run(f"{entry_id}:{event}", event, to=sink, created_at=time.time())
+                    for event in json.loads(fields.get(b"events", b"[]"))
+                    if event in known
+                ]
+            pipe = self._client.pipeline(transaction=True)
+            for run in taken:
+                pipe.hsetnx(self._keys.runs, run.id, run.to_json())
+            pipe.xdel(self._keys.requests, *(raw_id for raw_id, _ in entries))
+            pipe.execute()
+        return taken
+
+    # --- status ------------------------------------------------------------------------------------------------------
+
+    def write_status(self, status: Mapping[str, object]) -> None:
+        """Store the reader's state; it stays after the process is gone, only `alive_at` ages."""
+        with translated_errors():
+            self._client.set(self._keys.reader_status, json.dumps(status))
+
+    def read_status(self) -> dict[str, Any] | None:
+        """The reader's state as it was last stored."""
+        with translated_errors():
+            text = cast(bytes | None, self._client.get(self._keys.reader_status))
+        return json.loads(text) if text else None
+
+    def sink_statuses(self) -> list[dict[str, Any]]:
+        """The states of all sinks."""
+        with translated_errors():
+            names = list(self._client.scan_iter(self._keys.sink_status("*"), count=1000))
+            values = cast(list[bytes | None], self._client.mget(names)) if names else []
+        return [json.loads(value) for value in values if value]
+
+    def stream_info(self, stream: str, epoch: int) -> dict[str, Any]:
+        """What `cdc status` says of a stream."""
+        key = self._keys.stream(stream, epoch)
+        with translated_errors():
+            if not self._client.exists(key):
+                return {"key": key, "entries": 0, "bytes": 0, "last_id": "0-0", "held_by": []}
+            info = self._client.xinfo_stream(key)
+            size = self._client.memory_usage(key, samples=20)
+            groups = self._client.xinfo_groups(key)
+        last = info["last-generated-id"].decode()
+        held_by = [group["name"].decode() for group in groups if group["last-delivered-id"].decode() != last]
+        return {"key": key, "entries": info["length"], "bytes": size or 0, "last_id": last, "held_by": held_by}
+
+    def server_facts(self) -> ServerFacts:
+        """Product, version and the settings on which the promise rests (INFO, which needs no CONFIG right)."""
+        with translated_errors():
+            info = self._client.info()
+        valkey = info.get("valkey_version")
+        append_only = info.get("aof_enabled")
+        return ServerFacts(
+            "Valkey" if valkey else "Redis",
+            str(valkey or info["redis_version"]),
+            str(info.get("maxmemory_policy", "")),
+            None if append_only is None else bool(int(append_only)),
+        )
+
+    def drop(self) -> int:
+        """Remove every key of the pipeline; returns how many there were."""
+        with translated_errors():
+            names = list(self._client.scan_iter(self._keys.everything, count=1000))
+            return self._client.unlink(*names) if names else 0

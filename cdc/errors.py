@@ -1,0 +1,79 @@
+"""What can go wrong at the source edge, and what the server's error codes mean for us.
+
+Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from transforms.errors import EXIT_UNREACHABLE, StatecastError
+
+
+class SourceError(StatecastError):
+    """Something at the source database."""
+
+
+class SourceUnreachable(SourceError):
+    """The source does not answer, or closed the connection."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Start the source database or correct source.dsn; the reader goes on by itself once it answers."
+
+
+class SourceBusy(SourceError):
+    """The source refuses for now: shutting down, out of connections, a lock timeout."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Wait: the reader tries again by itself. If it lasts, look at the source's log."
+
+
+class AccessDenied(SourceError):
+    """The source knows us but refuses: password, role or privilege."""
+
+    remedy = "Correct the role's password or privileges; `cdc check` prints the SQL that grants what is missing."
+
+
+class SourceRefused(SourceError):
+    """The source refused a statement for a reason that will not pass by itself."""
+
+    remedy = "Read the server's message; `cdc check` tests every precondition and prints what mends it."
+
+
+class TransportError(StatecastError):
+    """Something at Redis."""
+
+
+class TransportUnreachable(TransportError):
+    """Redis does not answer, is loading, or is read-only for now."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Start Redis or correct transport.url; work goes on by itself once it answers."
+
+
+class TransportFull(TransportError):
+    """Redis is out of memory: nothing is published and nothing is confirmed, so the slot keeps all changes."""
+
+    retryable = True
+    remedy = "Give Redis more memory (`CONFIG SET maxmemory ...`) or trim streams that all sinks have read."
+
+
+class TransportRefused(TransportError):
+    """Redis refuses a command for a reason that will not pass by itself."""
+
+    remedy = "Correct transport.url or the ACL of its user, then start again."
+
+
+def source_error(sqlstate: str | None, message: str) -> SourceError:
+    """The error for what a server or libpq said. Without a SQLSTATE the connection itself failed."""
+    text = " ".join(message.split())
+    if sqlstate is None or sqlstate.startswith("08"):
+        if "authentication failed" in text or "no password supplied" in text:
+            return AccessDenied(text)
+        return SourceUnreachable(text)
+    if sqlstate[:2] in ("53", "57", "40", "58") or sqlstate in ("55P03", "55006", "25P03", "25P04", "42710"):
+        return SourceBusy(text)
+    if sqlstate[:2] == "28" or sqlstate in ("42501", "3D000"):
+        return AccessDenied(text)
+    return SourceRefused(f"{text} (SQLSTATE {sqlstate})")

@@ -1,0 +1,125 @@
+"""What is mapped, as it stands: events checked against the catalog, their documents, and routes for relations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cdc.catalog import ColumnUnfit, EventMapping, Table, map_event
+from cdc.config import ALL_COLUMNS, EventConfig
+from cdc.control import Run
+from cdc.messages import RelationMessage
+from cdc.translation import Route
+from transforms.column_type import ColumnType
+from transforms.encoder import RelationColumn, compile_encoder
+from transforms.names import TableName
+from transforms.schema import SchemaColumn, SchemaDocument
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Shape:
+    """An event, and the document that its consumers see."""
+
+    mapping: EventMapping
+    document: SchemaDocument
+
+
+@dataclass(slots=True)
+class Change:
+    """What follows from comparing what is mapped with what was."""
+
+    documents: list[SchemaDocument] = field(default_factory=list)
+    """New or changed ones."""
+    runs: list[Run] = field(default_factory=list)
+
+
+class Shapes:
+    """All events of the configuration by label."""
+
+    def __init__(self, events: Sequence[EventConfig], stored: Mapping[str, SchemaDocument]) -> None:
+        """`stored` are the documents that were published before."""
+        self._events = {event.label: event for event in events}
+        self._stored = dict(stored)
+        self._by_label: dict[str, Shape] = {}
+
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The mapped tables, each once."""
+        return tuple(dict.fromkeys(event.table for event in self._events.values()))
+
+    @property
+    def mapped(self) -> dict[str, int]:
+        """Label -> the OID of its table."""
+        return {label: shape.mapping.table.oid for label, shape in self._by_label.items()}
+
+    def values(self) -> Sequence[Shape]:
+        """Every event with its document."""
+        return list(self._by_label.values())
+
+    def __getitem__(self, label: str) -> Shape:
+        return self._by_label[label]
+
+    def compare(self, tables: Mapping[TableName, Table], mapped_before: Mapping[str, int], *, snapshot: bool) -> Change:
+        """Check all events against the catalog as it is now, and say what is new since they were last published.
+
+        Raises TableUnfit and its kinds, and SchemaIncompatible.
+        """
+        change = Change()
+        for label, event in self._events.items():
+            old = self._stored.get(label)
+            shape = self._shape(event, tables.get(event.table), old)
+            self._by_label[label], self._stored[label] = shape, shape.document
+            if old is None or not shape.document.tells_the_same_as(old):
+                change.documents.append(shape.document)
+            first = mapped_before.get(label) != shape.mapping.table.oid
+            grown = old is not None and shape.document.rev > old.rev
+            if (first and snapshot) or grown:
+                change.runs.append(Run.new(label, first=first))
+        return change
+
+    @staticmethod
+    def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
+        """The event's shape now; `old` is the document that was published last."""
+        if event.columns == ALL_COLUMNS and old is not None:
+            event = event.model_copy(update={"columns": old.names})
+        mapping = map_event(event, table)
+        columns = tuple(
+            SchemaColumn.of(column.name, column.type, nullable=not column.not_null) for column in mapping.columns
+        )
+        document = SchemaDocument(event.type, event.version, event.stream, mapping.key, columns)
+        return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
+
+    def oids(self) -> dict[int, list[str]]:
+        """Table OID -> the labels it feeds."""
+        found: dict[int, list[str]] = {}
+        for label, oid in self.mapped.items():
+            found.setdefault(oid, []).append(label)
+        return found
+
+    def fits(self, label: str, message: RelationMessage, types: Sequence[ColumnType]) -> bool:
+        """Whether the log's columns are those of the mapping, type by type."""
+        named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
+        return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.columns)
+
+    def route(self, label: str, message: RelationMessage, types: Sequence[ColumnType]) -> Route:
+        """Compile the route of an event for a relation as the log announces it.
+
+        Rows from before a field was added are published in the revision that they have. Raises ColumnUnfit.
+        """
+        shape = self._by_label[label]
+        mapping, document = shape.mapping, shape.document
+        relation = [RelationColumn(info.name, type_) for info, type_ in zip(message.columns, types, strict=True)]
+        present = {column.name for column in relation}
+        names = tuple(name for name in mapping.names if name in present)
+        rev = document.rev
+        if names != mapping.names:
+            older = [number for number, fields in enumerate(document.revisions, 1) if set(fields) == set(names)]
+            if not older:
+                missing = ", ".join(name for name in mapping.names if name not in present)
+                raise ColumnUnfit(f"event {label}: rows of {mapping.table.name} in the log have no column {missing}")
+            rev = older[-1]
+        encoder = compile_encoder(relation, names, mapping.key)
+        return Route(label, mapping.stream, encoder, mapping.truncate, mapping.unchanged_toast, rev)

@@ -1,0 +1,281 @@
+"""Opening a session: every connection made, every precondition judged, everything made that is missing.
+
+Order matters here. The slot must be free before anything is changed; a publication is made before its slot (Postgres
+18 skips rows with only a warning otherwise); the snapshot that tells which transactions may already have been
+delivered is taken before streaming starts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from cdc.batch import BatchBuilder
+from cdc.chunking import Window
+from cdc.config import ReaderConfig
+from cdc.control import Control, Run
+from cdc.mapping import Shapes
+from cdc.messages import RelationMessage
+from cdc.progress import Progress
+from cdc.publisher import Publisher, TransportState, connect
+from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
+from cdc.session import Session
+from cdc.snapshot import SnapshotWorker, Subject
+from cdc.source import PublicationUnfit, Slot, Source
+from cdc.startup import SourceState, Start, StoredState, decide
+from cdc.translation import Route, Translator
+from transforms.keys import Keys
+from transforms.position import LSN
+
+log = logging.getLogger(__name__)
+
+BATCH_ENTRIES = 1_000
+BATCH_BYTES = 1 << 20
+
+
+def message_prefix(pipeline: str) -> str:
+    """The prefix of our own logical messages."""
+    return f"statecast:{pipeline}"
+
+
+def application_name(pipeline: str) -> str:
+    """What the source's pg_stat_replication shows. It must not match synchronous_standby_names."""
+    return f"statecast_{pipeline}"
+
+
+@dataclass
+class Opened:
+    """A session that is ready to run, and what it is made of."""
+
+    config: ReaderConfig
+    once: bool
+    observe: Callable[[Opened], None]
+    """Called about once a second while the session runs, by its publishing thread."""
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def open(self) -> None:
+        """Connect and prepare. Raises StatecastError; `close` must follow in any case."""
+        config, name = self.config, self.config.pipeline.name
+        dsn, keys = config.source.dsn.reveal(), Keys(name)
+        self.client = self._stack.enter_context(connect(config.transport.url.reveal()))
+        self.control = Control(self.client, keys)
+        self.source = self._source(dsn)
+        self.replication = ReplicationConnection(dsn, application_name(name))
+        self._stack.callback(self.replication.close)
+        system = self.replication.identify_system()
+
+        stored = self.control.state([event.stream for event in config.events])
+        slot = self.source.slot(config.source.slot)
+        if slot is not None and slot.active_pid is not None:
+            raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
+        start = self._judge(system, slot, stored)
+        self.shapes = Shapes(config.events, self.control.schemas() if start is Start.RESUME else {})
+        change = self.shapes.compare(
+            self.source.describe(self.shapes.tables),
+            json.loads(stored.meta.get("events", "{}")),
+            snapshot=config.source.snapshot == "initial",
+        )
+        self._publish_tables()
+        if start is Start.FRESH:
+            confirmed = self._begin(system, slot)
+            stored = self.control.state([event.stream for event in config.events])
+        else:
+            assert slot is not None
+            confirmed = slot.confirmed
+            if stored.meta.get("timeline") != str(system.timeline):
+                self.control.set_timeline(system.timeline)
+        unproven = frozenset(run.event.encode() for run in change.runs if run.first)
+        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + self._torn(change.runs, stored))
+        self._assemble(keys, stored, confirmed, unproven)
+        self.replication.start(config.source.slot, config.publication)
+        log.info("streaming from %s", confirmed)
+
+    def _source(self, dsn: str) -> Source:
+        source = Source(dsn, application_name(self.config.pipeline.name))
+        self._stack.callback(source.close)
+        return source
+
+    def _judge(self, system: SystemIdentity, slot: Slot | None, stored: TransportState) -> Start:
+        publication = self.source.publication(self.config.publication)
+        meta = stored.meta
+        return decide(
+            SourceState(
+                system.system_identifier,
+                system.timeline,
+                self.source.database(),
+                publication.oid if publication else None,
+                self.source.insert_position(),
+                slot.plugin if slot else None,
+                slot.database if slot else "",
+                slot.confirmed if slot else LSN(0),
+                slot.wal_status if slot else "",
+                self._fork(system, meta.get("timeline")),
+            ),
+            StoredState(
+                meta.get("system_identifier"),
+                int(meta.get("timeline", "0")),
+                int(meta.get("publication_oid", "0")),
+                stored.published,
+                {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
+            ),
+        )
+
+    def _fork(self, system: SystemIdentity, stored_timeline: str | None) -> LSN | None:
+        if stored_timeline is None or int(stored_timeline) >= system.timeline:
+            return None
+        return self.replication.timeline_end(int(stored_timeline), of=system.timeline)
+
+    def _publish_tables(self) -> None:
+        """Create the publication, or add to it what is mapped and missing; tables are already known to be fit."""
+        name, wanted = self.config.publication, self.shapes.tables
+        publication = self.source.publication(name)
+        if publication is None:
+            self.source.create_publication(name, wanted)
+            log.info("created publication %s of %d tables", name, len(wanted))
+            return
+        if not publication.complete:
+            raise PublicationUnfit(
+                f"publication {name} leaves out some kind of change",
+                remedy=f"Run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate',"
+                " publish_via_partition_root = true);",
+            )
+        filtered = [table for table in wanted if publication.tables.get(table) is False]
+        if filtered:
+            raise PublicationUnfit(
+                f"publication {name} leaves out columns or rows of {', '.join(map(str, filtered))}",
+                remedy=f"Drop that table from the publication and start again: "
+                f"ALTER PUBLICATION {name} DROP TABLE {filtered[0]};",
+            )
+        missing = [table for table in wanted if table not in publication.tables]
+        if missing:
+            self.source.add_to_publication(name, missing)
+            log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
+
+    def _begin(self, system: SystemIdentity, slot: Slot | None) -> LSN:
+        """Make slot and meta of a new pipeline; returns where the slot stands."""
+        config = self.config
+        if slot is None:
+            log.info("creating slot %s (waits for transactions that are open now)", config.source.slot)
+            position = self.source.create_slot(config.source.slot)
+        else:
+            log.warning("slot %s was there before: taking it up at %s", config.source.slot, slot.confirmed)
+            position = slot.confirmed
+        publication = self.source.publication(config.publication)
+        assert publication is not None
+        self.control.make_meta(system.system_identifier, system.timeline, config.source.slot, publication.oid, position)
+        return position
+
+    def _torn(self, runs: list[Run], stored: TransportState) -> list[Run]:
+        """Runs for events whose stream holds a part of a transaction that another mapping had begun to publish.
+
+        The rest of it may be numbered otherwise now, so an entry could be taken for a repeat.
+        """
+        before = set(json.loads(stored.meta.get("events", "{}")))
+        if not before or before == set(self.shapes.mapped):
+            return []
+        covered = {run.event for run in runs}
+        return [
+            Run.new(label)
+            for label, shape in ((shape.mapping.label, shape) for shape in self.shapes.values())
+            if label not in covered
+            and stored.stream_ends[shape.mapping.stream] > stored.kept_last_id(shape.mapping.stream)
+        ]
+
+    def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
+        config = self.config
+        self.published = stored.published
+        self._labels_of = self.shapes.oids()
+        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends)
+        self.publisher.unproven = unproven
+        self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
+        self.session = Session(self.replication, self.publisher, self.progress, lambda: self.observe(self))
+        prefix = message_prefix(config.pipeline.name)
+        self.translator = Translator(
+            BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
+            Window(self.source.current_snapshot()),
+            prefix,
+            self._resolve,
+            self.session.submit_full,
+        )
+        self.subjects = {
+            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev) for shape in self.shapes.values()
+        }
+        self.worker_client = self._stack.enter_context(connect(config.transport.url.reveal()))
+        self.worker = SnapshotWorker(
+            self._source(config.source.dsn.reveal()),
+            Control(self.worker_client, keys),
+            self.translator,
+            self.subjects,
+            prefix,
+            self.session.post,
+        )
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+
+    def _resolve(self, message: RelationMessage) -> list[Route]:
+        """The routes of a relation that the log announces (called by the stream's thread)."""
+        labels = self._labels_of.get(message.relation_id, [])
+        if not labels:
+            return []
+        self.source.forget_types()
+        types = self.source.column_types([(info.type_oid, info.type_modifier) for info in message.columns])
+        if not all(self.shapes.fits(label, message, types) for label in labels):
+            self._follow_catalog()
+        return [self.shapes.route(label, message, types) for label in labels]
+
+    def _follow_catalog(self) -> None:
+        """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
+        before = self.shapes.mapped
+        change = self.shapes.compare(self.source.describe(self.shapes.tables), before, snapshot=True)
+        if not change.documents:
+            return
+        for document in change.documents:
+            log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
+            shape = self.shapes[document.label]
+            self.subjects[document.label] = Subject.of(shape.mapping, document.rev)
+        self._labels_of = self.shapes.oids()
+        Control(self.worker_client, Keys(self.config.pipeline.name)).store_shapes(
+            change.documents, self.shapes.mapped, change.runs
+        )
+        self.worker.wake()
+
+    def run(self, stop: threading.Event) -> None:
+        """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed."""
+        goal = _Goal(self) if self.once else None
+        if goal:
+            self.worker.when_idle = self.session.wake
+        self.session.run(self.translator, self.worker, stop, goal.reached_at if goal else lambda: None)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._stack.close()
+
+
+class _Goal:
+    """Where `--once` ends: behind every snapshot, and behind what was committed when they were complete."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._emitted = False
+        self._delivered = False
+        self._position: LSN | None = None
+
+    def reached_at(self) -> LSN | None:
+        """The position to be confirmed, once it is known."""
+        opened = self._opened
+        if not self._emitted and opened.worker.idle.is_set():
+            self._emitted = True
+            token = f"once-{time.time_ns()}"
+            opened.translator.marks[token] = self._deliver
+            opened.source.emit(message_prefix(opened.config.pipeline.name), json.dumps({"token": token}).encode())
+        if self._delivered and self._position is None and not opened.translator.in_transaction:
+            self._position = opened.translator.latest_end
+        return self._position
+
+    def _deliver(self) -> None:
+        self._delivered = True

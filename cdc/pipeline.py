@@ -1,0 +1,192 @@
+"""The reader: sessions one after the other, for as long as what ends them may pass by itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from cdc.config import ReaderConfig
+from cdc.control import Control, Run
+from cdc.opening import Opened
+from cdc.publisher import connect
+from cdc.replication import SlotHeld
+from transforms.errors import StatecastError
+from transforms.keys import Keys
+
+log = logging.getLogger(__name__)
+
+STEADY_SECONDS = 10.0
+"""A session that lasted for so long was well: the next failure starts a new row of attempts."""
+STANDBY_SECONDS = 0.5
+"""How often a standby looks whether the slot is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the reader can say of itself; stored as JSON and shown by `cdc status`."""
+
+    state: str
+    since: float
+    reason: str | None
+    remedy: str | None
+    alive_at: float
+    published: str | None = None
+    confirmed: str | None = None
+    appended: int = 0
+    delivered_at: float | None = None
+    """When the transaction that was delivered last was committed, seconds since 1970 by the source's clock."""
+    run: Run | None = None
+    waiting_for: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """As it is stored."""
+        names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "appended")
+        return {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
+
+
+class Reader:
+    """`cdc run`."""
+
+    def __init__(
+        self,
+        config: ReaderConfig,
+        *,
+        once: bool = False,
+        connect_timeout_seconds: float = 60.0,
+        observe: Callable[[Figures], None] = lambda _: None,
+    ) -> None:
+        """`observe` is called about once a second while a session runs, from one of its threads."""
+        self._config = config
+        self._once = once
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._observe = observe
+        self._began = time.monotonic()
+        self._met = False
+        self._state, self._since = "starting", time.time()
+        self._reason: str | None = None
+        self._remedy: str | None = None
+        self.stop = threading.Event()
+        """Set it to end the reader within seconds."""
+
+    def run(self) -> None:
+        """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed.
+
+        Raises StatecastError where a person must act, and where a server did not answer before first contact.
+        """
+        try:
+            while not self._row_of_attempts():
+                log.info("opening the next session")
+        except StatecastError as error:
+            self._enter("stopped", error)
+            raise
+        self._enter("stopped")
+
+    def _row_of_attempts(self) -> bool:
+        """Sessions with growing pauses until one is done (True) or has lasted (False)."""
+        attempts = Retrying(
+            retry=retry_if_exception(self._may_pass),
+            wait=_pause_before_next,
+            stop=stop_when_event_set(self.stop),
+            sleep=self._pause,
+        )
+        try:
+            return attempts(self._attempt)
+        except RetryError:
+            return True  # told to stop while waiting
+
+    def _pause(self, seconds: float) -> None:
+        self.stop.wait(seconds)
+
+    def _attempt(self) -> bool:
+        opened = Opened(self._config, self._once, self._observe_session)
+        started = time.monotonic()
+        try:
+            opened.open()
+            self._met = True
+            self._reason = self._remedy = None
+            self._enter("streaming")
+            opened.run(self.stop)
+        except StatecastError as error:
+            if self.stop.is_set() and error.retryable:
+                return True
+            if error.retryable and time.monotonic() - started > STEADY_SECONDS:
+                self._interrupted(error)
+                return False
+            raise
+        finally:
+            opened.close()
+        return True
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if not isinstance(error, StatecastError) or not error.retryable:
+            return False
+        patient = (self._met or isinstance(error, SlotHeld)) and not (self._once and isinstance(error, SlotHeld))
+        if not patient and time.monotonic() - self._began > self._connect_timeout_seconds:
+            return False
+        self._interrupted(error)
+        return True
+
+    def _interrupted(self, error: StatecastError) -> None:
+        standby = isinstance(error, SlotHeld)
+        if str(error) != self._reason:
+            log.warning("%s: %s", "standing by" if standby else "interrupted", error)
+        if standby:  # the status is that of the reader which holds the slot
+            self._state, self._reason, self._remedy = "standby", str(error), error.remedy
+        else:
+            self._enter("reconnecting" if self._met else "starting", error)
+
+    # --- status ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: str, error: StatecastError | None = None) -> None:
+        """Change the state and store it; the last error stays until a session is open again."""
+        if state != self._state:
+            self._state, self._since = state, time.time()
+        if error is not None:
+            self._reason, self._remedy = str(error), error.remedy
+        try:
+            with connect(self._config.transport.url.reveal()) as client:
+                self._store(Control(client, Keys(self._config.pipeline.name)), self._figures())
+        except StatecastError as problem:
+            log.debug("the status could not be stored: %s", problem)
+
+    def _figures(self) -> Figures:
+        return Figures(self._state, self._since, self._reason, self._remedy, time.time())
+
+    def _observe_session(self, opened: Opened) -> None:
+        run = opened.worker.current
+        state = "snapshotting" if run else "streaming"
+        if state != self._state:
+            self._state, self._since = state, time.time()
+        figures = Figures(
+            state,
+            self._since,
+            self._reason,
+            self._remedy,
+            time.time(),
+            str(max(opened.progress.published, opened.published)),
+            str(opened.progress.confirmed),
+            opened.publisher.appended,
+            int(opened.translator.commit_time) / 1e6 or None,
+            run,
+            opened.worker.waiting_for,
+        )
+        self._store(opened.control, figures)
+        self._observe(figures)
+
+    @staticmethod
+    def _store(control: Control, figures: Figures) -> None:
+        control.write_status(figures.to_dict())
+
+
+_GROWING = wait_exponential_jitter(initial=0.2, max=10, jitter=0.3)
+
+
+def _pause_before_next(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return STANDBY_SECONDS if isinstance(error, SlotHeld) else _GROWING(state)

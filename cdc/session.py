@@ -1,0 +1,241 @@
+"""One session: from a connection to the source and one to Redis until either is lost or the reader stops.
+
+Nothing is carried from one session to the next but what the slot and Redis hold, so recovery is the same as a start.
+Three threads: this one reads the log and encodes it; one publishes, a batch at a time; one reads rows by query
+(`snapshot`). Status updates go out from here on a timer, also while the publisher is slow.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from cdc import walsender
+from cdc.batch import Batch
+from cdc.progress import Progress
+from cdc.publisher import Publisher
+from cdc.replication import ReplicationConnection
+from cdc.snapshot import SnapshotWorker
+from cdc.translation import Translator
+from transforms.errors import StatecastError
+from transforms.position import LSN
+from transforms.tuple_data import MalformedMessage
+
+log = logging.getLogger(__name__)
+
+FRAMES_PER_TURN = 512
+"""How many frames are handled before timers are looked at."""
+WAIT_SECONDS = 0.5
+CONFIRM_INTERVAL_SECONDS = 0.2
+IDLE_STORE_INTERVAL_SECONDS = 1.0
+"""How often an idle position is stored."""
+DRAIN_SECONDS = 4.0
+"""How long a stop may take for the batch in hand."""
+
+
+class Session:
+    """Moves transactions from the log to the streams until told to stop."""
+
+    def __init__(
+        self,
+        replication: ReplicationConnection,
+        publisher: Publisher,
+        progress: Progress,
+        every_second: Callable[[], None],
+    ) -> None:
+        """`every_second` is called by the publishing thread, also when there is nothing to publish."""
+        self.progress = progress
+        self._replication = replication
+        self._publisher = publisher
+        self._every_second = every_second
+        self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
+        self._publishing = False
+        self._posted: deque[Callable[[], None]] = deque()
+        self._failures: deque[BaseException] = deque()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._confirmed = progress.confirmed
+        self._confirmed_at = 0.0
+        self._idle_stored_at = 0.0
+        self._goal: LSN | None = None
+        self._translator: Translator
+        self._worker: SnapshotWorker
+
+    # --- called from other threads -----------------------------------------------------------------------------------
+
+    def post(self, act: Callable[[], None]) -> None:
+        """Have the stream's thread call `act` soon."""
+        self._posted.append(act)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the stream's thread look around."""
+        try:
+            self._wake_sender.send(b"!")
+        except BlockingIOError:
+            return  # it is full of wake-ups already
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(
+        self, translator: Translator, worker: SnapshotWorker, stop: threading.Event, until: Callable[[], LSN | None]
+    ) -> None:
+        """Stream until `stop` is set, or until what `until` says is confirmed. Raises StatecastError."""
+        self._translator, self._worker = translator, worker
+        threads = [
+            threading.Thread(target=self._guarded, args=(self._publish_batches,), name="publisher"),
+            threading.Thread(target=self._guarded, args=(worker.run,), name="snapshot"),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not stop.is_set():
+                self._turn()
+                self._goal = until()
+                if self._goal is not None and self.progress.confirmed >= self._goal:
+                    break
+            self._drain()
+        finally:
+            worker.stop()
+            self._stop_publisher()
+            for thread in threads:
+                thread.join()
+            self._wake_receiver.close()
+            self._wake_sender.close()
+
+    def _turn(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+        if self._failures:
+            raise self._failures[0]
+        drained = self._read_frames()
+        now = time.monotonic()
+        if self._worth_publishing(now) and not self._publishing and self._batches.empty():
+            self._submit()
+        self._confirm(now)
+        if drained:
+            wait = WAIT_SECONDS if self.progress.settled else CONFIRM_INTERVAL_SECONDS
+            self._replication.wait(self._wake_receiver.fileno(), wait)
+        self._drain_wake_ups()
+
+    def _read_frames(self) -> bool:
+        """Handle frames that are here; True when there are no more for now."""
+        translator = self._translator
+        for count, frame in enumerate(self._replication.frames(), 1):
+            kind = frame[0]
+            if kind == walsender.XLOG_DATA:
+                translator.feed(frame)
+            elif kind == walsender.KEEPALIVE:
+                self._keepalive(frame)
+            else:
+                raise MalformedMessage(f"a frame of unknown kind {kind:#04x}")
+            if count >= FRAMES_PER_TURN:
+                return False
+        return True
+
+    def _keepalive(self, frame: bytes) -> None:
+        keepalive = walsender.decode_keepalive(frame)
+        self._replication.received = max(self._replication.received, keepalive.wal_end)
+        self._translator.idle_at(keepalive.wal_end)
+        if keepalive.reply_requested:
+            self._replication.send_status(self.progress.confirmable(time.monotonic()))
+
+    def _worth_publishing(self, now: float) -> bool:
+        builder = self._translator.builder
+        if not builder.worth_taking:
+            return False
+        if builder.has_content or self._goal is not None:
+            return True
+        return now - self._idle_stored_at >= IDLE_STORE_INTERVAL_SECONDS
+
+    def _confirm(self, now: float) -> None:
+        confirmed = self.progress.confirmable(now)
+        moved = confirmed > self._confirmed and now - self._confirmed_at >= CONFIRM_INTERVAL_SECONDS
+        if moved or self._replication.status_due(now):
+            self._replication.send_status(confirmed)
+            self._confirmed, self._confirmed_at = confirmed, now
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def submit_full(self) -> None:
+        """The builder is full: hand its batch over, waiting for the publisher, with status updates going on."""
+        self._submit()
+
+    def _submit(self) -> None:
+        self._idle_stored_at = time.monotonic()
+        batch = self._translator.builder.take()
+        while True:
+            try:
+                self._batches.put(batch, timeout=CONFIRM_INTERVAL_SECONDS)
+                return
+            except queue.Full:
+                if self._failures:
+                    raise self._failures[0] from None
+                self._confirm(time.monotonic())
+
+    def _publish_batches(self) -> None:
+        """The publishing thread."""
+        called = 0.0
+        while True:
+            try:
+                batch = self._batches.get(timeout=1.0)
+            except queue.Empty:
+                self._every_second()
+                called = time.monotonic()
+                continue
+            if batch is None:
+                return
+            self._publishing = True
+            self._publisher.publish(batch)
+            self._publishing = False
+            self.post(lambda end=batch.end: self.progress.stored(end, time.monotonic()))  # type: ignore[misc]
+            if time.monotonic() - called >= 1.0:
+                self._every_second()
+                called = time.monotonic()
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        """Run a thread's body; its failure ends the session."""
+        try:
+            body()
+        except BaseException as error:
+            if not isinstance(error, StatecastError):
+                log.debug("thread %s failed", threading.current_thread().name, exc_info=True)
+            self._failures.append(error)
+            self.wake()
+
+    def _drain(self) -> None:
+        """Publish what is whole, confirm what is safe."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        if self._translator.builder.worth_taking:
+            self._submit()
+        published = self._translator.builder.taken_end
+        while self.progress.published < published and time.monotonic() < deadline and not self._failures:
+            while self._posted:
+                self._posted.popleft()()
+            self._replication.wait(self._wake_receiver.fileno(), CONFIRM_INTERVAL_SECONDS)
+            self._drain_wake_ups()
+        self._replication.send_status(self.progress.confirmable(time.monotonic()))
+
+    def _stop_publisher(self) -> None:
+        while True:
+            try:
+                self._batches.put(None, timeout=CONFIRM_INTERVAL_SECONDS)
+                return
+            except queue.Full:
+                if self._failures:
+                    return
+
+    def _drain_wake_ups(self) -> None:
+        try:
+            while self._wake_receiver.recv(4096):
+                continue
+        except BlockingIOError:
+            return

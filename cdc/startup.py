@@ -1,0 +1,134 @@
+"""What a start (and every reconnect) may do: the slot, Redis and the source compared. Pure decisions.
+
+The rule behind them: a hole is never skipped in silence, and nothing that would hide one is re-created.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from cdc.errors import SourceError
+from transforms.position import LSN, Position
+
+_START_AGAIN = "Run `cdc drop` and start again: replicas are reconciled by a fresh snapshot."
+
+
+class SlotMissing(SourceError):
+    """The slot is gone, and with it the changes since the last confirmed one."""
+
+    remedy = _START_AGAIN
+
+
+class SlotLost(SourceError):
+    """Postgres removed WAL that the slot still needed."""
+
+    remedy = f"{_START_AGAIN} Then raise max_slot_wal_keep_size, or keep the reader running."
+
+
+class SlotForeign(SourceError):
+    """A slot of this name belongs to something else."""
+
+    remedy = "Set source.slot to a name that nothing else uses."
+
+
+class SlotAhead(SourceError):
+    """The slot has been confirmed beyond what Redis holds: changes between the two are in neither."""
+
+    remedy = f"{_START_AGAIN} Find out who else read from the slot, or why Redis went back."
+
+
+class SystemChanged(SourceError):
+    """The source is another cluster, or another branch of its history, than the streams were made from."""
+
+    remedy = f"If that is meant (a restore, an upgrade, a failover): {_START_AGAIN[0].lower()}{_START_AGAIN[1:]}"
+
+
+class MetaMissing(SourceError):
+    """The streams are there, but the pipeline's position is not."""
+
+    remedy = f"Find out who deleted the key. {_START_AGAIN}"
+
+
+class StreamsWentBack(SourceError):
+    """A stream ends before the last id that was published to it."""
+
+    remedy = f"Redis lost data: find out why. {_START_AGAIN}"
+
+
+class Start(Enum):
+    """What to do first."""
+
+    FRESH = auto()
+    """Make what is missing of publication, slot and meta, and snapshot every event."""
+    RESUME = auto()
+    """Stream from the slot's confirmed position."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """The source's side."""
+
+    system_identifier: str
+    timeline: int
+    database: str
+    publication_oid: int | None
+    insert_position: LSN
+    slot_plugin: str | None
+    """None: there is no slot."""
+    slot_database: str
+    slot_confirmed: LSN
+    slot_wal_status: str
+    fork: LSN | None = None
+    """Where the stored timeline was left, when the source is on a later one; None: it is not among its ancestors."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """Redis' side: what the meta hash says (None: there is none), and where streams end against what it says."""
+
+    system_identifier: str | None
+    timeline: int
+    publication_oid: int
+    published: LSN
+    stream_ends: dict[str, tuple[Position, Position]]
+    """Stream -> (the last id it has, the last id it should at least have)."""
+
+
+def decide(source: SourceState, stored: StoredState) -> Start:
+    """Judge a start. Raises one of this file's errors where a person must decide."""
+    if source.slot_plugin is not None:
+        if source.slot_plugin != "pgoutput" or source.slot_database != source.database:
+            raise SlotForeign(
+                f"the slot decodes {source.slot_database!r} with {source.slot_plugin!r},"
+                f" not {source.database!r} with 'pgoutput'"
+            )
+        if source.slot_wal_status == "lost":
+            raise SlotLost("the slot is lost: Postgres removed WAL that it still needed")
+    if stored.system_identifier is None:
+        with_entries = [stream for stream, (end, _) in stored.stream_ends.items() if end.ordinal]
+        if with_entries:
+            raise MetaMissing(f"Redis holds streams ({', '.join(with_entries)}) but not the position they stand at")
+        return Start.FRESH
+    _check_history(source, stored)
+    for stream, (end, kept) in stored.stream_ends.items():
+        if end < kept:
+            raise StreamsWentBack(f"stream {stream} ends at {end}, but {kept} was published to it")
+    return Start.RESUME
+
+
+def _check_history(source: SourceState, stored: StoredState) -> None:
+    if source.system_identifier != stored.system_identifier:
+        raise SystemChanged("the source is another cluster than the one the streams were made from")
+    if source.timeline != stored.timeline and (source.fork is None or stored.published > source.fork):
+        raise SystemChanged("the source is on another timeline, which began before what has been published")
+    if source.slot_plugin is None:
+        raise SlotMissing("the slot does not exist any more, and with it the changes since the last confirmed one")
+    if stored.published > source.insert_position:
+        raise SystemChanged(
+            f"the source's log ends at {source.insert_position}, before what has been published ({stored.published})"
+        )
+    if source.slot_confirmed > stored.published:
+        raise SlotAhead(f"the slot is confirmed up to {source.slot_confirmed}, Redis holds up to {stored.published}")
+    if source.publication_oid != stored.publication_oid:
+        raise SystemChanged("the publication was dropped and made again: changes in between may be missing")

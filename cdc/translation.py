@@ -1,0 +1,331 @@
+"""From the log's messages to entries: the reader's pure middle, and its hot path.
+
+Bytes go in (`feed`), batches come out. Entry ids, the count of a transaction's messages, key changes, truncates, marks
+and what may be published are decided here; sockets, threads and clocks are elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cdc import pgoutput
+from cdc.batch import BatchBuilder
+from cdc.chunking import Window
+from cdc.errors import SourceError
+from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
+from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
+from transforms import wire
+from transforms.encoder import Row, RowEncoder, UnchangedValues
+from transforms.position import LSN, SLOTS_PER_MESSAGE
+from transforms.tuple_data import MalformedMessage
+
+ENTRY_OVERHEAD_BYTES = 160
+"""About what an entry weighs on the wire beside its key and state."""
+
+_BEGIN = struct.Struct("!QqI")
+_COMMIT = struct.Struct("!BQQq")
+
+
+class TruncateHalts(SourceError):
+    """A mapped table was truncated, and the event says that this must stop the reader."""
+
+    remedy = 'Decide what the replicas shall do: set truncate = "apply" or "ignore" and start again.'
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One event that a relation feeds."""
+
+    event: str
+    """Its label, `customer.v1`."""
+    stream: str
+    encoder: RowEncoder
+    truncate: str = "apply"
+    unchanged_toast: str = "partial"
+    rev: int = 1
+    label: bytes = field(init=False)
+    suffix: tuple[bytes, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.event.encode())
+        object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
+
+
+@dataclass(slots=True, eq=False)
+class Rereads:
+    """Rows to read again by their key, and the position that may not be passed before they are published."""
+
+    held_end: LSN
+    keys: dict[str, set[bytes]] = field(default_factory=dict)
+    """By event; each key as JSON text."""
+
+
+class Translator:
+    """Turns frames of one connection into batches.
+
+    `resolve` gives the routes of a relation when the log announces it; `on_full` takes a batch out of `builder` when
+    that is full; `window` learns of every delivered transaction. `marks` holds what to do when one of our own logical
+    messages (`prefix`) comes back, by its token: such a message without an entry here was emitted by an earlier
+    connection, which has lost the rows for it, so it is ignored.
+    """
+
+    def __init__(
+        self,
+        builder: BatchBuilder,
+        window: Window,
+        prefix: str,
+        resolve: Callable[[RelationMessage], Sequence[Route]],
+        on_full: Callable[[], None],
+    ) -> None:
+        self.builder = builder
+        self.window = window
+        self.marks: dict[str, Callable[[], None]] = {}
+        self.in_transaction = False
+        self.commit_lsn = LSN(0)
+        self.commit_time = b"0"
+        """Microseconds since 1970 of the transaction in hand, or of the last one."""
+        self._prefix = prefix
+        self._resolve = resolve
+        self._on_full = on_full
+        self._routes: dict[bytes, Sequence[Route]] = {}
+        self._latest_end = builder.end
+        self._rereads: deque[Rereads] = deque()
+        self._xid = 0
+        self._tx = b"0"
+        self._id_prefix = b""
+        self._n = 0
+        self._slots: dict[str, int] = {}
+        self._noted = False
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def feed(self, frame: bytes) -> None:
+        """Take one XLogData frame. Raises MalformedMessage and what the encoders raise."""
+        try:
+            self._feed(frame)
+        except IndexError:
+            raise MalformedMessage("a message is cut short") from None
+
+    def _feed(self, frame: bytes) -> None:
+        tag = frame[HEADER]
+        if tag == pgoutput.INSERT:
+            self._insert(frame)
+        elif tag == pgoutput.UPDATE:
+            self._update(frame)
+        elif tag == pgoutput.BEGIN:
+            self._begin(frame)
+        elif tag == pgoutput.COMMIT:
+            self._commit(frame)
+        elif tag == pgoutput.DELETE:
+            self._delete(frame)
+        else:
+            message = pgoutput.decode(frame, HEADER)
+            if isinstance(message, RelationMessage):
+                self._routes[message.relation_id.to_bytes(4, "big")] = self._resolve(message)
+            elif isinstance(message, TruncateMessage):
+                self._truncate(message)
+            elif isinstance(message, LogicalMessage):
+                self._message(message)
+
+    def idle_at(self, wal_end: LSN) -> None:
+        """A keepalive came: between transactions, everything before `wal_end` has been sent."""
+        if not self.in_transaction and wal_end > self._latest_end:
+            self._latest_end = wal_end
+            self._release_end()
+
+    def _begin(self, frame: bytes) -> None:
+        if self.in_transaction or len(frame) != HEADER + 1 + _BEGIN.size:
+            raise MalformedMessage("a Begin message in the middle of a transaction, or cut short")
+        lsn, commit_time, self._xid = _BEGIN.unpack_from(frame, HEADER + 1)
+        self.in_transaction = True
+        self.commit_lsn = LSN(lsn)
+        self.commit_time = b"%d" % (commit_time + wire.MICROSECONDS_2000)
+        self._tx = b"%d" % self._xid
+        self._id_prefix = b"%d-" % lsn
+        self._n = 0
+        self._noted = False
+
+    def _commit(self, frame: bytes) -> None:
+        if not self.in_transaction or len(frame) != HEADER + 1 + _COMMIT.size:
+            raise MalformedMessage("a Commit message without a transaction, or cut short")
+        _, lsn, end_lsn, _ = _COMMIT.unpack_from(frame, HEADER + 1)
+        if lsn != self.commit_lsn:
+            raise MalformedMessage("a Commit message of another transaction than the one in hand")
+        self.in_transaction = False
+        self.builder.end_transaction()
+        self._latest_end = LSN(end_lsn)
+        self._release_end()
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _routes_of(self, frame: bytes) -> Sequence[Route]:
+        self._count_message()
+        routes = self._announced(frame[HEADER + 1 : HEADER + 5])
+        if routes and not self._noted:
+            self._noted = True
+            self.window.delivered(self._xid)
+        return routes
+
+    def _count_message(self) -> None:
+        if not self.in_transaction:
+            raise MalformedMessage("a change outside of a transaction")
+        self._n += 1
+        self._slots.clear()
+
+    def _announced(self, relation_id: bytes) -> Sequence[Route]:
+        try:
+            return self._routes[relation_id]
+        except KeyError:
+            raise MalformedMessage("a change of a relation that was not announced") from None
+
+    def _insert(self, frame: bytes) -> None:
+        for route in self._routes_of(frame):
+            if frame[HEADER + 5] != pgoutput.NEW:
+                raise MalformedMessage("an insert without a new row")
+            self._upsert(route, frame, HEADER + 6, 0, None)
+
+    def _update(self, frame: bytes) -> None:
+        for route in self._routes_of(frame):
+            kind, at, old, old_key = frame[HEADER + 5], HEADER + 6, 0, None
+            if kind in (pgoutput.OLD, pgoutput.KEY):
+                old = at
+                old_key, at = route.encoder.key(frame, at)
+                kind, at = frame[at] if at < len(frame) else 0, at + 1
+            if kind != pgoutput.NEW:
+                raise MalformedMessage("an update without a new row")
+            self._upsert(route, frame, at, old, old_key)
+
+    def _delete(self, frame: bytes) -> None:
+        for route in self._routes_of(frame):
+            if frame[HEADER + 5] not in (pgoutput.OLD, pgoutput.KEY):
+                raise MalformedMessage("a delete without an old row")
+            key, end = route.encoder.key(frame, HEADER + 6)
+            if end != len(frame):
+                raise MalformedMessage("bytes are left behind a delete")
+            self._publish_delete(route, key)
+
+    def _upsert(self, route: Route, frame: bytes, at: int, old: int, old_key: bytes | None) -> None:
+        encoded = route.encoder.row(frame, at, old)
+        key, state = encoded[0], encoded[1]
+        if old_key is not None and old_key != key:
+            self._publish_delete(route, old_key)
+        words = wire.upsert_words(route.label, key, state, self.commit_time, self._tx)
+        if len(encoded) > 2:  # a Row: not plain
+            assert isinstance(encoded, Row)
+            if encoded.partial:
+                if route.unchanged_toast == "halt":
+                    raise UnchangedValues(encoded.partial)
+                self._touch(route, key, whole=False)
+                if old_key is not None and old_key != key:
+                    self.read_again(route.event, {key})
+                    return
+                words += (b"partial", wire.compact_json(encoded.partial))
+            if encoded.quoted:
+                words += (b"quoted", wire.compact_json(encoded.quoted))
+        if route.suffix:
+            words += route.suffix
+        self._touch(route, key)
+        self._add(route.stream, words, len(key) + len(state))
+
+    def _publish_delete(self, route: Route, key: bytes) -> None:
+        self._touch(route, key)
+        self._add(route.stream, wire.delete_words(route.label, key, self.commit_time, self._tx), len(key))
+
+    def _truncate(self, message: TruncateMessage) -> None:
+        self._count_message()
+        for relation_id in message.relation_ids:
+            for route in self._announced(relation_id.to_bytes(4, "big")):
+                if route.truncate == "halt":
+                    raise TruncateHalts(f'the table of event {route.event} was truncated, and its truncate is "halt"')
+                if not self._noted:
+                    self._noted = True
+                    self.window.delivered(self._xid)
+                if self.window.event == route.event:
+                    self.window.touched_all()
+                if route.truncate == "apply":
+                    self._add(route.stream, wire.truncate_words(route.label, self.commit_time, self._tx), 0)
+
+    def _touch(self, route: Route, key: bytes, *, whole: bool = True) -> None:
+        if self.window.event == route.event:
+            self.window.touched(key, whole=whole)
+
+    def _add(self, stream: str, words: list[bytes], size_bytes: int) -> None:
+        slot = self._slots.get(stream, 0)
+        self._slots[stream] = slot + 1
+        entry_id = b"%b%d" % (self._id_prefix, self._n * SLOTS_PER_MESSAGE + slot)
+        self.builder.add(stream, entry_id, words, size_bytes + ENTRY_OVERHEAD_BYTES)
+        if self.builder.full:
+            self._on_full()
+
+    # --- marks -------------------------------------------------------------------------------------------------------
+
+    def _message(self, message: LogicalMessage) -> None:
+        if not message.transactional:
+            return  # not ours: ours are transactional, and this one stands outside of any transaction
+        self._count_message()
+        if message.prefix != self._prefix:
+            return
+        try:
+            token = json.loads(message.content)["token"]
+        except (ValueError, KeyError, TypeError):
+            return  # any role may emit messages under any prefix
+        if isinstance(token, str) and (act := self.marks.pop(token, None)):
+            act()
+
+    def publish_mark(self, stream: str, name: str, data: dict[str, object], to: str | None) -> None:
+        """Publish a mark at the logical message in hand."""
+        self._add(stream, wire.mark_words(name, data, self.commit_time, to), 0)
+
+    def publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
+        """Publish a row that was found by a query, at the logical message in hand."""
+        words = wire.upsert_words(route.label, row[0], row[1], self.commit_time, self._tx)
+        words += (b"origin", origin)
+        if isinstance(row, Row) and row.quoted:
+            words += (b"quoted", wire.compact_json(row.quoted))
+        words += route.suffix
+        if to:
+            words += (b"to", to.encode())
+        self._add(route.stream, words, len(row[0]) + len(row[1]))
+
+    # --- rows to be read again ---------------------------------------------------------------------------------------
+
+    def read_again(self, event: str, keys: set[bytes]) -> None:
+        """Have rows read by their key; until they are published, nothing behind their cause counts as published."""
+        if not self._rereads or self._rereads[-1].held_end != self._latest_end:
+            self._rereads.append(Rereads(self._latest_end))
+        self._rereads[-1].keys.setdefault(event, set()).update(keys)
+
+    def events_to_read_again(self) -> list[str]:
+        """Events with rows that wait to be read again, the longest waiting first."""
+        return list(dict.fromkeys(event for reread in self._rereads for event in reread.keys))
+
+    def collect_rereads(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
+        """The oldest rows of an event to read again: about `limit` keys, and what to give to `rereads_done`."""
+        taken: list[Rereads] = []
+        keys: set[bytes] = set()
+        for reread in self._rereads:
+            if len(keys) >= limit:
+                break
+            if event in reread.keys:
+                taken.append(reread)
+                keys |= reread.keys[event]
+        return taken, keys
+
+    def rereads_done(self, event: str, taken: Sequence[Rereads]) -> None:
+        """These rows are published by the transaction in hand."""
+        for reread in taken:
+            del reread.keys[event]
+        while self._rereads and not self._rereads[0].keys:
+            self._rereads.popleft()
+
+    @property
+    def latest_end(self) -> LSN:
+        """The end of the last transaction that was delivered, or of the log where that is idle."""
+        return self._latest_end
+
+    def _release_end(self) -> None:
+        self.builder.end = self._rereads[0].held_end if self._rereads else self._latest_end

@@ -1,0 +1,197 @@
+"""A batch's changes as statements: each round of a table is one DELETE and an upsert for each set of fields.
+
+A first attempt applies the whole batch as it is. When a row is refused, the batch is rolled back and applied again
+carefully, with savepoints: what is refused is halved until single rows are left, which are parked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from sinks.compaction import Change, Group, Step, TypeChanges
+from sinks.dead_events import BLOCKED, ROW_MISSING, ParkingLot
+from sinks.errors import DataRefused
+from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
+from sinks.replica import Replica
+from sinks.sweep import apply_mark, collect
+from transforms.event import Mark
+
+Operation = Callable[[Sequence[Change]], None]
+
+
+class Applier:
+    """Applies the steps of one batch in the caller's transaction."""
+
+    def __init__(
+        self, database: Database, replicas: Mapping[str, Replica], parking: ParkingLot, *, careful: bool
+    ) -> None:
+        self._database = database
+        self._replicas = replicas
+        self._parking = parking
+        self._careful = careful
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        """Raises DataRefused unless careful, TooManyParked, and what else the target says."""
+        for step in steps:
+            if isinstance(step, Mark):
+                apply_mark(self._database, self._replicas[str(step.data["event"])], step)
+            else:
+                for label, changes in step.items():
+                    self._apply_type(self._replicas[label], changes)
+
+    def _apply_type(self, replica: Replica, changes: TypeChanges) -> None:
+        parking, label = self._parking, replica.label
+        if changes.truncate:
+            self._database.execute(compose("DELETE FROM {}", identifier(replica.table)))
+            parking.heal_all(label)
+        for round_ in changes.rounds:
+            if round_.deletes:
+                parking.heal(label, round_.deletes)
+                self._attempt(label, partial(delete, self._database, replica), round_.deletes)
+            for group in round_.upserts:
+                if group.partial:
+                    self._apply_partial(replica, group)
+                else:
+                    parking.heal(label, group.changes)
+                    self._attempt(label, partial(upsert, self._database, replica), group.changes)
+                self._collect(replica, group.changes)
+
+    def _apply_partial(self, replica: Replica, group: Group) -> None:
+        changes: Sequence[Change] = group.changes
+        blocked = self._parking.blocked(replica.label, changes)
+        if blocked:  # their rows are older than what the missing fields stand for
+            for change in changes:
+                if change.key in blocked:
+                    self._parking.park(replica.label, change, BLOCKED)
+            changes = [change for change in changes if change.key not in blocked]
+        if changes:
+            missing: list[Change] = []
+            self._attempt(replica.label, lambda part_: missing.extend(update(self._database, replica, part_)), changes)
+            if replica.filled:  # else the snapshot brings the row
+                for change in missing:
+                    self._parking.park(replica.label, change, ROW_MISSING)
+
+    def _attempt(self, label: str, operation: Operation, changes: Sequence[Change]) -> None:
+        if not self._careful:
+            operation(changes)
+            self._parking.succeeded()
+            return
+        self._database.execute(b"SAVEPOINT attempt")
+        try:
+            operation(changes)
+        except DataRefused as error:
+            self._database.execute(b"ROLLBACK TO SAVEPOINT attempt")
+            if len(changes) == 1:
+                self._parking.park(label, changes[0], error.refusal)
+                return
+            middle = len(changes) // 2
+            self._attempt(label, operation, changes[:middle])
+            self._attempt(label, operation, changes[middle:])
+        else:
+            self._parking.succeeded()
+        self._database.execute(b"RELEASE SAVEPOINT attempt")
+
+    def _collect(self, replica: Replica, changes: Sequence[Change]) -> None:
+        """Parked rows too: the source has them, so the replica's older ones stay."""
+        if replica.seen_table is None:
+            return
+        if not self._careful:
+            collect(self._database, replica, changes)
+            return
+        self._database.execute(b"SAVEPOINT collecting")
+        try:
+            collect(self._database, replica, changes)
+        except DataRefused:
+            self._database.execute(b"ROLLBACK TO SAVEPOINT collecting")
+            middle = len(changes) // 2
+            if middle:
+                self._collect(replica, changes[:middle])
+                self._collect(replica, changes[middle:])
+        self._database.execute(b"RELEASE SAVEPOINT collecting")
+
+
+def apply_one(database: Database, replica: Replica, change: Change) -> bool:
+    """Apply a single change; False: a partial one whose row does not exist."""
+    if change.state is None:
+        delete(database, replica, [change])
+    elif change.partial:
+        return not update(database, replica, [change])
+    else:
+        upsert(database, replica, [change])
+    return True
+
+
+def delete(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
+    """Delete rows by their keys; that some are not there is no mistake."""
+    statement = compose(
+        "DELETE FROM {table} AS t USING json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {same}",
+        table=identifier(replica.table),
+        same=_same_key(replica),
+    )
+    database.execute(statement, [_array([change.key for change in changes])])
+
+
+def upsert(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
+    """Write whole rows, all of one group."""
+    first = changes[0]
+    fields = replica.fields(first.rev)
+    key = replica.document.key
+    updates = [part("{name} = excluded.{name}", name=identifier(name)) for name in fields if name not in key]
+    statement: Statement = compose(
+        "INSERT INTO {table} ({columns}) SELECT {values} FROM json_populate_recordset(NULL::{table}, %s::json) AS k"
+        " ON CONFLICT ({key}) DO {action}",
+        table=identifier(replica.table),
+        columns=listed([identifier(name) for name in fields]),
+        values=listed([_value(replica, name, first.quoted) for name in fields]),
+        key=listed([identifier(name) for name in key]),
+        action=part("UPDATE SET {}", listed(updates)) if updates else part("NOTHING"),
+    )
+    database.execute(statement, [_array([change.state or b"" for change in changes])])
+
+
+def update(database: Database, replica: Replica, changes: Sequence[Change]) -> list[Change]:
+    """Write the fields that partial upserts, all of one group, do have; returns those whose rows do not exist."""
+    first, key = changes[0], replica.document.key
+    given = [name for name in replica.fields(first.rev) if name not in first.partial]
+    written = [name for name in given if name not in key] or list(key)
+    states = _array([change.state or b"" for change in changes])
+    table, same = identifier(replica.table), _same_key(replica)
+    assignments = [part("{} = {}", identifier(name), _value(replica, name, first.quoted)) for name in written]
+    statement = compose(
+        "UPDATE {table} AS t SET {assignments} FROM json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {same}",
+        table=table,
+        assignments=listed(assignments),
+        same=same,
+    )
+    if database.execute(statement, [states]) == len(changes):
+        return []
+    absent = compose(
+        "SELECT k.place FROM ROWS FROM (json_populate_recordset(NULL::{table}, %s::json)) WITH ORDINALITY"
+        " AS k ({columns}, place) WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same})",
+        table=table,
+        columns=listed([identifier(name) for name in replica.types]),
+        same=same,
+    )
+    return [changes[place - 1] for (place,) in database.rows(absent, [states])]
+
+
+def _same_key(replica: Replica) -> Part:
+    return listed(
+        [
+            part("t.{name} {equals} k.{name}", name=identifier(name), equals=verbatim(operator))
+            for name, operator in replica.equals.items()
+        ],
+        " AND ",
+    )
+
+
+def _value(replica: Replica, name: str, quoted: Sequence[str]) -> Part:
+    """A field of the parsed state. A quoted one is a JSON string that holds the JSON text, to be read as such."""
+    if name in quoted and replica.types[name] in ("json", "jsonb"):
+        return part("(k.{} #>> '{{}}')::{}", identifier(name), verbatim(replica.types[name]))
+    return part("k.{}", identifier(name))
+
+
+def _array(items: Sequence[bytes]) -> JsonText:
+    return JsonText(b"[%b]" % b",".join(items))

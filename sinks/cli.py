@@ -1,0 +1,216 @@
+"""The `cdc-sink` command, beside each consuming service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from sinks.config import SinkConfig, load_sink_config
+from sinks.dead_events import DeadEvent
+from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
+from transforms.logs import log_formatter
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    defaults = argparse.Namespace(
+        config=Path(os.environ.get("CDC_CONFIG") or "cdc.toml"),
+        log_format="text",
+        log_level="info",
+        connect_timeout=60.0,
+    )
+    options = _parser().parse_args(arguments, defaults)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(log_formatter(options.log_format))
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
+    try:
+        code: int = options.command(options)
+    except StatecastError as error:
+        print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration (CDC_CONFIG, else cdc.toml)")
+    common.add_argument("--log-format", choices=["text", "json"])
+    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    common.add_argument("--connect-timeout", type=float, metavar="SECONDS", help="patience before first contact (60)")
+    parser = argparse.ArgumentParser(
+        prog="cdc-sink", description="Apply events to replica tables.", parents=[common], allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, help_: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_, parents=[common], allow_abbrev=False)
+        sub.add_argument("name", metavar="NAME", help="the sink: a section [sinks.NAME] of the configuration")
+        sub.set_defaults(command=command)
+        return sub
+
+    run = add("run", _run, "apply events")
+    run.add_argument("--once", action="store_true", help="apply what is there now, then exit")
+    check = add("check", _check, "test every precondition")
+    check.add_argument("--json", action="store_true")
+    tables = add("tables", _tables, "print the DDL of the replica tables")
+    tables.add_argument("--apply", action="store_true", help="run it, and record whose the tables are")
+    dead = add("dead", _dead_list, "look at parked events and decide on them")
+    actions = dead.add_subparsers(required=True, metavar="ACTION")
+
+    def act(name: str, command: Command, help_: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=help_, description=help_, parents=[common], allow_abbrev=False)
+        sub.set_defaults(command=command)
+        return sub
+
+    listing = act("list", _dead_list, "what is parked, without values")
+    listing.add_argument("--json", action="store_true")
+    act("show", _dead_show, "one event with its values").add_argument("id", type=int, metavar="ID")
+    act("retry", _dead_retry, "apply events again").add_argument("ids", type=int, nargs="+", metavar="ID")
+    drop = act("drop", _dead_drop, "forget events; their rows stay behind until the next event of their keys")
+    drop.add_argument("ids", type=int, nargs="+", metavar="ID")
+    drop.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> SinkConfig:
+    return load_sink_config(options.config, os.environ, options.name)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """The first SIGTERM or SIGINT asks for an orderly end, the second one ends at once."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sinks.worker import Worker
+
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    worker = Worker(_config(options), stop, once=options.once, connect_timeout_seconds=options.connect_timeout)
+    return worker.run()
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sinks.check import check
+
+    findings = check(_config(options))
+    if options.json:
+        print(json.dumps([finding.to_dict() for finding in findings], indent=2))
+    else:
+        print("\n".join(line for finding in findings for line in finding.lines()))
+    return EXIT_DIFFERENCE if any(finding.verdict == "error" for finding in findings) else EXIT_DONE
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from sinks.check import tables
+
+    print("\n".join(tables(_config(options), apply=options.apply)) or "-- nothing to do: the replica tables fit")
+    return EXIT_DONE
+
+
+def _dead_list(options: argparse.Namespace) -> int:
+    from sinks.dead_commands import DeadCommands
+
+    commands = DeadCommands(_config(options))
+    try:
+        events = commands.all()
+    finally:
+        commands.close()
+    if options.json:
+        print(json.dumps([_summary(event) for event in events], indent=2))
+    else:
+        lines = [
+            f"{event.id:>6}  {event.parked_at:%Y-%m-%d %H:%M:%S}  {event.type}  {event.message}" for event in events
+        ]
+        print("\n".join(lines) or "nothing is parked")
+    return EXIT_DONE
+
+
+def _dead_show(options: argparse.Namespace) -> int:
+    from sinks.dead_commands import DeadCommands
+
+    commands = DeadCommands(_config(options))
+    try:
+        event = commands.show(options.id)
+    finally:
+        commands.close()
+    state = None if event.change.state is None else event.change.state.decode(errors="backslashreplace")
+    values = {"key": event.change.key.decode(errors="backslashreplace"), "state": state}
+    fields = {"partial": event.change.partial, "quoted": event.change.quoted, "rev": event.change.rev}
+    print(json.dumps(_summary(event) | values | fields, indent=2, ensure_ascii=False))
+    return EXIT_DONE
+
+
+def _dead_retry(options: argparse.Namespace) -> int:
+    from sinks.dead_commands import DeadCommands
+
+    commands = DeadCommands(_config(options))
+    try:
+        outcome = commands.retry(options.ids)
+    finally:
+        commands.close()
+    for id_, refusal in outcome.items():
+        print(f"{id_}: {'applied' if refusal is None else f'refused again: {refusal}'}")
+    return EXIT_DIFFERENCE if any(refusal is not None for refusal in outcome.values()) else EXIT_DONE
+
+
+def _dead_drop(options: argparse.Namespace) -> int:
+    from sinks.dead_commands import DeadCommands
+
+    config = _config(options)
+    if not options.yes:
+        if not sys.stdin.isatty():
+            print("error: this forgets events for good\n  remedy: Add --yes.", file=sys.stderr)
+            return EXIT_USAGE
+        if input(f"Forget {len(options.ids)} parked events of {config.name} for good? [y/N] ").lower() not in (
+            "y",
+            "yes",
+        ):
+            return EXIT_DONE
+    commands = DeadCommands(config)
+    try:
+        count = commands.drop(options.ids)
+    finally:
+        commands.close()
+    print(f"forgotten: {count}")
+    return EXIT_DONE if count == len(set(options.ids)) else EXIT_DIFFERENCE
+
+
+def _summary(event: DeadEvent) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "stream": event.stream,
+        "entry": event.change.entry_id.decode(),
+        "type": event.type,
+        "op": event.op,
+        "sqlstate": event.sqlstate,
+        "message": event.message,
+        "parked_at": event.parked_at.isoformat(),
+        "attempts": event.attempts,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

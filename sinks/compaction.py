@@ -1,0 +1,158 @@
+"""What a batch comes to: the last state of each key, ordered so that few statements apply it.
+
+Intermediate states may be merged, never reordered. Plain upserts, nearly all there is, are read straight from their
+words; everything else goes through `wire.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sinks.batch import Entry
+from transforms import wire
+from transforms.event import Delete, Mark, Truncate, Upsert
+
+
+class Change(NamedTuple):
+    """What happened to one key."""
+
+    entry_id: bytes
+    key: bytes
+    state: bytes | None
+    """None: the row is gone."""
+    partial: tuple[str, ...] = ()
+    quoted: tuple[str, ...] = ()
+    rev: int = 1
+
+
+class Group(NamedTuple):
+    """Upserts of different keys that have the same fields, so that one statement applies them."""
+
+    partial: tuple[str, ...]
+    quoted: tuple[str, ...]
+    rev: int
+    changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """At most one change of each key: first the deletes, then the upserts."""
+
+    deletes: list[Change]
+    upserts: list[Group]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeChanges:
+    """What happened to the rows of one event type."""
+
+    truncate: bool
+    """Whether every row goes before the rounds are applied."""
+    rounds: list[Round]
+
+
+Segment = dict[str, TypeChanges]
+"""By event label."""
+
+Step = Segment | Mark
+"""A batch is a list of steps: marks stand between the rows that came before and after them."""
+
+
+@dataclass(slots=True)
+class _Collected:
+    truncate: bool = False
+    latest: dict[bytes, Change] = field(default_factory=dict)
+    behind: dict[bytes, list[Change]] = field(default_factory=dict)
+    """Partial upserts that came after the change in `latest`."""
+
+
+_PLAIN_FIELDS = [b"op", b"type", b"key", b"state"]
+_PLAIN_TAIL = frozenset((b"end", b"origin"))
+
+
+def compact(entries: Iterable[Entry], sink: str, labels: Mapping[bytes, str]) -> list[Step]:
+    """Merge the entries that concern this sink: mapped types (`labels`: as in entries -> as text), not for another.
+
+    Raises MalformedEntry.
+    """
+    steps: list[Step] = []
+    collected: dict[bytes, _Collected] = {label: _Collected() for label in labels}
+    for entry_id, words in entries:
+        size = len(words)
+        if (
+            words[0:7:2] == _PLAIN_FIELDS
+            and words[1] == b"upsert"
+            and (size == 12 or (words[12] in _PLAIN_TAIL and (size == 14 or (size == 16 and words[14] in _PLAIN_TAIL))))
+        ):
+            if (rows := collected.get(words[3])) is not None:
+                key = words[5]
+                rows.latest[key] = Change(entry_id, key, words[7])
+                if rows.behind:
+                    rows.behind.pop(key, None)
+            continue
+        event = wire.read(entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True)))
+        if event.to not in (None, sink):
+            continue
+        if isinstance(event, Mark):
+            if str(event.data.get("event")).encode() in labels:
+                _close(steps, collected, labels)
+                steps.append(event)
+        elif (rows := collected.get(event.type.encode())) is not None:
+            _collect(rows, entry_id, event)
+    _close(steps, collected, labels)
+    return steps
+
+
+def _collect(rows: _Collected, entry_id: bytes, event: Upsert | Delete | Truncate) -> None:
+    if isinstance(event, Truncate):
+        rows.truncate = True
+        rows.latest.clear()
+        rows.behind.clear()
+        return
+    key = event.key
+    if isinstance(event, Delete):
+        change = Change(entry_id, key, None)
+    else:
+        change = Change(entry_id, key, event.state, event.partial, event.quoted, event.rev)
+    if change.partial and key in rows.latest:
+        rows.behind.setdefault(key, []).append(change)
+    else:
+        rows.latest[key] = change
+        rows.behind.pop(key, None)
+
+
+def _close(steps: list[Step], collected: dict[bytes, _Collected], labels: Mapping[bytes, str]) -> None:
+    """Make a step of what has been collected, and begin anew."""
+    segment: Segment = {}
+    for label, rows in collected.items():
+        if rows.truncate or rows.latest:
+            segment[labels[label]] = TypeChanges(rows.truncate, _rounds(rows))
+            collected[label] = _Collected()
+    if segment:
+        steps.append(segment)
+
+
+def _rounds(rows: _Collected) -> list[Round]:
+    rounds = [_round(rows.latest.values())] if rows.latest else []
+    depth = max(map(len, rows.behind.values()), default=0)
+    for number in range(depth):
+        rounds.append(_round(changes[number] for changes in rows.behind.values() if len(changes) > number))
+    return rounds
+
+
+def _round(changes: Iterable[Change]) -> Round:
+    deletes: list[Change] = []
+    groups: dict[tuple[object, ...], list[Change]] = {}
+    for change in changes:
+        if change.state is None:
+            deletes.append(change)
+        else:
+            fields = change[3:]
+            if fields in groups:
+                groups[fields].append(change)
+            else:
+                groups[fields] = [change]
+    upserts = [Group(found[0].partial, found[0].quoted, found[0].rev, found) for found in groups.values()]
+    return Round(deletes, upserts)

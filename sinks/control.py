@@ -1,0 +1,48 @@
+"""The pipeline's keys beside the streams, as a sink uses them: schema documents, its status, requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+
+from sinks.stream import translated_errors
+from transforms.keys import Keys
+from transforms.schema import SchemaDocument
+
+
+class Control:
+    """Reads and writes the pipeline's keys beside the streams. All methods raise SinkError."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, sink: str) -> None:
+        self._client = client
+        self._keys = keys
+        self._sink = sink
+
+    def ping(self) -> None:
+        """Return when Redis answers."""
+        with translated_errors():
+            self._client.ping()
+
+    def documents(self, labels: Iterable[str]) -> dict[str, SchemaDocument]:
+        """The schema documents that exist of these events. Raises MalformedEntry too."""
+        wanted = list(labels)
+        with translated_errors():
+            stored = cast(list[bytes | None], self._client.hmget(self._keys.schema, wanted))
+        return {label: SchemaDocument.parse(text) for label, text in zip(wanted, stored, strict=True) if text}
+
+    def request_snapshot(self, labels: Sequence[str]) -> None:
+        """Ask the reader to publish these events again, for this sink alone."""
+        with translated_errors():
+            self._client.xadd(self._keys.requests, cast(Any, {"events": json.dumps(list(labels)), "sink": self._sink}))
+
+    def write_status(self, status: Mapping[str, object]) -> None:
+        """Store the sink's state; it stays after the process is gone, only `alive_at` ages."""
+        with translated_errors():
+            self._client.set(self._keys.sink_status(self._sink), json.dumps(status))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()

@@ -1,0 +1,216 @@
+"""What can go wrong at the sink edge, and what the target's error codes mean for us.
+
+Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from transforms.errors import EXIT_UNREACHABLE, StatecastError
+
+
+class SinkError(StatecastError):
+    """Something at the sink edge."""
+
+
+# --- the replica's database ------------------------------------------------------------------------------------------
+
+
+class TargetUnreachable(SinkError):
+    """The replica's database does not answer, or closed the connection."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Start the replica's database or correct the sink's dsn; the worker goes on by itself once it answers."
+
+
+class TargetBusy(SinkError):
+    """The replica's database refuses for now: shutting down, a lock that lasts, a full disk, a read-only standby."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Wait: the worker tries again by itself. If it lasts, look at the server's log."
+
+
+class AccessDenied(SinkError):
+    """The replica's database knows us but refuses: password, role or privilege."""
+
+    remedy = (
+        "Correct the role's password or privileges; `cdc-sink check NAME` prints the SQL that grants what is missing."
+    )
+
+
+class TargetRefused(SinkError):
+    """The replica's database refused a statement for a reason that will not pass by itself."""
+
+    remedy = "Read the server's message; `cdc-sink check NAME` tests every precondition and prints what mends it."
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a row was refused, without any of its values: the server's own message may quote them."""
+
+    sqlstate: str
+    error: str
+    """The name of psycopg's exception, like `InvalidTextRepresentation`."""
+    table: str | None = None
+    column: str | None = None
+    constraint: str | None = None
+
+    def __str__(self) -> str:
+        where = [f"{kind} {name}" for kind in ("table", "column", "constraint") if (name := getattr(self, kind))]
+        return f"{self.error} (SQLSTATE {self.sqlstate})" + (f" at {', '.join(where)}" if where else "")
+
+
+class DataRefused(SinkError):
+    """The replica's database refused what a row holds. The worker bisects to that row and parks it."""
+
+    remedy = (
+        "Look at the parked event with `cdc-sink dead NAME list`, mend its cause, then `cdc-sink dead NAME retry ID`."
+    )
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"the target refused a row: {refusal}")
+        self.refusal = refusal
+
+
+class TooManyParked(SinkError):
+    """Row after row is refused: that is a table that does not fit, not single bad rows. The batch is rolled back."""
+
+    remedy = "Alter the replica table so that it takes these rows, then start the worker again: nothing was skipped."
+
+
+class TableMisfit(SinkError):
+    """A replica table does not have the shape that its schema document asks for."""
+
+    remedy = "Alter the replica table as `cdc-sink check NAME` prints it, then start the worker again."
+
+
+class TableForeign(SinkError):
+    """A replica table belongs to someone else, or may hold someone's rows. Nothing was written."""
+
+    remedy = "Map the event to another table, or set `adopt = true` for the sink if the table may be taken over."
+
+
+class CheckpointMoved(SinkError):
+    """The checkpoint is not where this worker left it: another worker went on, or the target's database went back."""
+
+    retryable = True
+    remedy = "Nothing: the worker goes on from the checkpoint that is there."
+
+
+# --- the streams -----------------------------------------------------------------------------------------------------
+
+
+class TransportUnreachable(SinkError):
+    """Redis does not answer, is loading, or refuses for now."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Start Redis or correct transport.url; the worker goes on by itself once it answers."
+
+
+class TransportRefused(SinkError):
+    """Redis refuses a command for a reason that will not pass by itself."""
+
+    remedy = "Correct transport.url or the ACL of its user, then start the worker again."
+
+
+class StreamHole(SinkError):
+    """Entries behind the checkpoint were removed from a stream before this sink had applied them."""
+
+    remedy = (
+        "Delete the sink's row of that stream in cdc.checkpoint and start again: the sink asks for a snapshot itself."
+    )
+
+
+class StreamTailLost(SinkError):
+    """Redis lost the end of a stream, which this sink has applied already. The reader publishes it again."""
+
+    retryable = True
+    remedy = "Start the reader (`cdc run`), which publishes again what Redis lost; the worker goes on by itself."
+
+
+class StreamsReplaced(SinkError):
+    """The pipeline was made anew, or its epoch rose: the streams are other ones than those read so far."""
+
+    retryable = True
+    remedy = "Nothing: the worker starts the new streams from their beginning and asks for a snapshot."
+
+
+class SchemaBehind(SinkError):
+    """An entry names a revision that its event's schema document does not have (yet)."""
+
+    retryable = True
+    remedy = "Start the reader (`cdc run`), which stores the schema document; the worker goes on by itself."
+
+
+class EventUnknown(SinkError):
+    """A parked event is not there, or cannot be applied now."""
+
+    remedy = "List the parked events with `cdc-sink dead NAME list`."
+
+
+# --- codes -----------------------------------------------------------------------------------------------------------
+
+
+class Fault(Enum):
+    """What an SQLSTATE asks of the worker."""
+
+    TRANSIENT = "retry for ever"
+    DATA = "bisect and park"
+    FATAL = "stop"
+
+
+_TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+_TRANSIENT_CODES = frozenset(
+    {
+        "25006",  # read-only: a primary that has become a standby, until the address leads to the new one
+        "25P03",  # idle_in_transaction_session_timeout: we were suspended
+        "25P04",  # transaction_timeout
+        "55P03",  # lock_timeout
+    }
+)
+_DATA_CLASSES = frozenset({"22", "23"})
+_DATA_CODES = frozenset(
+    {
+        "21000",  # two keys of one batch that differ as text and not as values: one by one they are accepted
+        "42804",  # a value of another type than the column
+        "54000",  # a key too long for its index
+    }
+)
+_ACCESS_CODES = frozenset({"42501", "3D000"})
+_ACCESS_TEXTS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission",
+)
+
+
+def sort_sqlstate(sqlstate: str | None) -> Fault:
+    """Sort an error by its code. No code: the connection itself failed."""
+    if sqlstate is None or sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate in _TRANSIENT_CODES:
+        return Fault.TRANSIENT
+    if sqlstate[:2] in _DATA_CLASSES or sqlstate in _DATA_CODES:
+        return Fault.DATA
+    return Fault.FATAL
+
+
+def target_error(sqlstate: str | None, message: str, refusal: Refusal | None = None) -> SinkError:
+    """The error for what the server or libpq said. A message that may hold a row's values is left out."""
+    fault = sort_sqlstate(sqlstate)
+    if fault is Fault.DATA:
+        return DataRefused(refusal or Refusal(sqlstate or "", "DataError"))
+    text = " ".join(message.split())
+    if sqlstate is None or sqlstate.startswith("08"):
+        # libpq gives no code for a refused login, so its text must do.
+        return AccessDenied(text) if any(part in text for part in _ACCESS_TEXTS) else TargetUnreachable(text)
+    if fault is Fault.TRANSIENT:
+        return TargetBusy(f"{text} (SQLSTATE {sqlstate})")
+    if sqlstate[:2] == "28" or sqlstate in _ACCESS_CODES:
+        return AccessDenied(text)
+    return TargetRefused(f"{text} (SQLSTATE {sqlstate})")

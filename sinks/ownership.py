@@ -1,0 +1,67 @@
+"""Whose a replica table is: rows of `cdc.replica`, written in the transaction that creates or adopts the table."""
+
+from __future__ import annotations
+
+from sinks.errors import AccessDenied, TableForeign, TableMisfit
+from sinks.postgres import Database, readable
+from sinks.replica import Examination, Replica, load
+
+
+def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) -> str | None:
+    """Why this sink must leave the table alone, or None."""
+    owner, table = examination.owner, examination.table
+    if owner is not None and owner != (pipeline, sink, examination.label):
+        return f"{table} belongs to event {owner[2]} of sink {owner[1]} of pipeline {owner[0]}"
+    if owner is None and examination.has_rows and not adopt:
+        return f"{table} has rows and was not made by a sink"
+    return None
+
+
+def claim(
+    database: Database, examination: Examination, pipeline: str, sink: str, *, adopt: bool, wants_snapshot: bool
+) -> Replica:
+    """Make the table fit where nothing is lost by it, and register it, in the transaction in hand.
+
+    `wants_snapshot`: for a table that is new to this sink, whether its stream's entries alone do not fill it.
+    Raises TableForeign, TableMisfit, AccessDenied.
+    """
+    if (reason := foreign(examination, pipeline, sink, adopt=adopt)) is not None:
+        raise TableForeign(reason)
+    table = str(examination.table)
+    if examination.misfits:
+        what, mend = zip(*examination.misfits, strict=True)
+        raise TableMisfit(
+            f"{table} does not fit event {examination.label}: {'; '.join(what)}",
+            remedy=f"Run this in the replica's database, then start the worker again:\n{'; '.join(mend)}",
+        )
+    for statement in examination.statements:
+        try:
+            database.execute(statement)
+        except AccessDenied as error:
+            remedy = f"Run this as a role that may, then start the worker again:\n{readable(statement)}"
+            raise AccessDenied(f"{table}: {error}", remedy=remedy) from error
+    if examination.owner is None:
+        database.execute(
+            b"INSERT INTO cdc.replica (table_name, pipeline, sink, event, wants_snapshot) VALUES (%s, %s, %s, %s, %s)",
+            [table, pipeline, sink, examination.label, wants_snapshot],
+        )
+    elif not examination.exists:  # dropped behind our back: its rows come again
+        forget_rows(database, table)
+    return load(database, examination)
+
+
+def forget_rows(database: Database, table: str, *, even_if_new: bool = True) -> None:
+    """The replica must be filled again, and its sink asks the reader for that.
+
+    `even_if_new`: also where no snapshot has ever filled it.
+    """
+    database.execute(
+        b"UPDATE cdc.replica SET filled = false, wants_snapshot = true, run = NULL"
+        b" WHERE table_name = %s AND (filled OR %s)",
+        [table, even_if_new],
+    )
+
+
+def snapshot_requested(database: Database, tables: list[str]) -> None:
+    """The reader has been asked."""
+    database.execute(b"UPDATE cdc.replica SET wants_snapshot = false WHERE table_name = ANY(%s)", [tables])

@@ -1,0 +1,220 @@
+"""The replica's database: one connection, statements, transactions, and psycopg's exceptions turned into ours.
+
+Session settings on which the reading of values depends are set by SET LOCAL in every transaction and not by the
+connection's `options`: transaction poolers refuse or forget those. For the same reason nothing is prepared, and no
+statement runs outside of a transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import adapt, pq, sql
+from psycopg.conninfo import conninfo_to_dict
+
+from sinks.errors import Fault, Refusal, SinkError, TargetRefused, TargetUnreachable, sort_sqlstate, target_error
+from transforms.config import ConfigurationError, Secret
+from transforms.names import TableName
+
+CONNECT_TIMEOUT_SECONDS = 4
+"""Of one attempt: a worker that is told to end must not wait longer."""
+
+SETTINGS = {
+    "search_path": "pg_catalog",
+    "datestyle": "ISO",
+    "intervalstyle": "iso_8601",
+    "timezone": "UTC",
+    "extra_float_digits": "3",
+    "standard_conforming_strings": "on",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "row_security": "off",  # a policy stops the worker instead of hiding rows from it
+    "statement_timeout": "0",  # a batch that never fits the role's default would be tried for ever
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;" + ";".join(
+    f" SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items()
+)
+_JSON_OID = 114
+
+Part = sql.Composable
+"""A piece of SQL, safe to put into a statement."""
+
+Statement = bytes
+"""Rendered SQL with `%s` for each parameter; a percent sign of a name is doubled."""
+
+
+class JsonText(bytes):
+    """JSON text that goes to the server as it is."""
+
+
+class _JsonTextDumper(adapt.Dumper):
+    """Binary, for its length prefix: in text format a NUL byte would cut the parameter off in silence."""
+
+    oid = _JSON_OID
+    format = pq.Format.BINARY
+
+    def dump(self, obj: JsonText) -> bytes:
+        return obj
+
+
+def identifier(name: str | TableName) -> Part:
+    """A column's or table's name, quoted."""
+    return sql.Identifier(name.schema, name.name) if isinstance(name, TableName) else sql.Identifier(name)
+
+
+def verbatim(text: str) -> Part:
+    """SQL that the target's own catalog wrote, such as the name of a type."""
+    return sql.SQL(text)
+
+
+def literal(value: str) -> Part:
+    """A value, quoted."""
+    return sql.Literal(value)
+
+
+def compose(template: LiteralString, *arguments: Part, **parts: Part) -> Statement:
+    """Put parts in the place of `{}` and `{name}` in a statement."""
+    return sql.SQL(template).format(*map(_escaped, arguments), **{k: _escaped(p) for k, p in parts.items()}).as_bytes()
+
+
+def part(template: LiteralString, *arguments: Part, **parts: Part) -> Part:
+    """Put parts in the place of `{}` and `{name}` in a piece of a statement."""
+    return sql.SQL(template).format(*arguments, **parts)
+
+
+def listed(parts: Iterator[Part] | Sequence[Part], separator: LiteralString = ", ") -> Part:
+    """Parts with commas between them."""
+    return sql.SQL(separator).join(parts)
+
+
+def readable(statement: Statement) -> str:
+    """A statement as a person may run it."""
+    return statement.decode().replace("%%", "%")
+
+
+def _escaped(composable: Part) -> Part:
+    return verbatim(composable.as_bytes().decode().replace("%", "%%"))
+
+
+class Database:
+    """One connection to the replica's database; all methods but `cancel` are for one thread."""
+
+    def __init__(self, dsn: Secret, application_name: str) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def connect(self) -> None:
+        """Connect, unless it is connected. Raises SinkError, ConfigurationError, SecretUnreadable."""
+        if self._connection is not None and not self._connection.closed:
+            return
+        self._connection = None
+        dsn = self._dsn.reveal()
+        try:
+            given = conninfo_to_dict(dsn)
+        except psycopg.Error:  # its text would quote the DSN
+            raise ConfigurationError(["sinks: the dsn is neither a libpq URI nor a keyword string"]) from None
+        defaults = {
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        }
+        with translated_errors():
+            self._connection = psycopg.connect(
+                dsn,
+                autocommit=True,
+                prepare_threshold=None,
+                application_name=self._application_name,
+                client_encoding="UTF8",
+                **cast(Any, {name: value for name, value in defaults.items() if name not in given}),
+            )
+        self._connection.adapters.register_dumper(JsonText, _JsonTextDumper)
+
+    def close(self) -> None:
+        """Give the connection back. An open transaction is rolled back by the server."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def cancel(self) -> None:
+        """Have the server end the statement that runs now. For another thread."""
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=2)
+
+    @contextlib.contextmanager
+    def transaction(self, *, check_at_once: bool = False) -> Iterator[None]:
+        """A READ COMMITTED transaction with our settings; an exception rolls it back.
+
+        `check_at_once`: deferred constraints are checked by each statement, so that a row can be blamed.
+        """
+        self._run(_BEGIN.encode(), None)
+        try:
+            if check_at_once:
+                self._run(b"SET CONSTRAINTS ALL IMMEDIATE", None)
+            yield
+            if self._run(b"COMMIT", None).statusmessage != "COMMIT":
+                raise TargetRefused("the transaction was rolled back by the server")
+        except BaseException:
+            self._rollback()
+            raise
+
+    def script(self, statements: Statement) -> None:
+        """Run statements without parameters, separated by semicolons, in the transaction in hand."""
+        self._run(statements, None)
+
+    def execute(self, statement: Statement, parameters: Sequence[object] = ()) -> int:
+        """Run a statement in the transaction in hand; returns how many rows it concerned."""
+        return self._run(statement, parameters).rowcount
+
+    def rows(self, statement: Statement, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query in the transaction in hand."""
+        cursor = self._run(statement, parameters)
+        with translated_errors():
+            return cursor.fetchall()
+
+    def row(self, statement: Statement, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
+        """Run a query that returns one row."""
+        return self.rows(statement, parameters)[0]
+
+    def _run(self, statement: Statement, parameters: Sequence[object] | None) -> psycopg.Cursor[tuple[Any, ...]]:
+        if self._connection is None:
+            raise TargetUnreachable("there is no connection to the replica's database")
+        with translated_errors():
+            return self._connection.execute(statement, parameters)
+
+    def _rollback(self) -> None:
+        try:
+            self._run(b"ROLLBACK", None)
+        except SinkError:
+            self.close()
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn psycopg's exceptions into ours."""
+    try:
+        yield
+    except psycopg.Error as error:
+        translated = _translated(error)
+        # A data error's text quotes the row, and whoever prints the chain would print that.
+        raise translated from (None if sort_sqlstate(error.sqlstate) is Fault.DATA else error)
+
+
+def _translated(error: psycopg.Error) -> SinkError:
+    if error.sqlstate is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return TargetRefused(f"psycopg refused a statement: {type(error).__name__}")
+    diagnostic, name = error.diag, type(error).__name__
+    message = diagnostic.message_primary or str(error)
+    if error.sqlstate is not None and error.sqlstate.startswith("P0"):
+        message = f"{name} raised by a trigger or function of the replica"  # its text may quote the row
+    where = (diagnostic.table_name, diagnostic.column_name, diagnostic.constraint_name)
+    return target_error(error.sqlstate, message, Refusal(error.sqlstate or "", name, *where))

@@ -1,0 +1,142 @@
+"""What a worker must know before it may apply anything: the pipeline's state, its own lease, tables that fit.
+
+A session is opened at the start and after every failure, so that memory never outlives what it was read from.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from sinks.checkpoint import Checkpoint, Checkpoints
+from sinks.config import SinkConfig
+from sinks.control import Control
+from sinks.errors import StreamHole
+from sinks.ownership import claim, forget_rows, snapshot_requested
+from sinks.postgres import Database
+from sinks.replica import Replica, examine
+from sinks.stream import Meta, StreamEnds, StreamReader
+from transforms.keys import Keys
+from transforms.position import START, Position
+from transforms.schema import SchemaDocument
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What Redis says before the lease is asked for."""
+
+    meta: Meta
+    documents: dict[str, SchemaDocument]
+    streams: dict[str, dict[bytes, str]]
+    """Stream -> the events in it that this sink maps (as in entries -> as text)."""
+    ends: dict[str, StreamEnds]
+
+
+@dataclass(slots=True)
+class Session:
+    """The right to apply, and all that is needed for it."""
+
+    meta: Meta
+    streams: dict[str, dict[bytes, str]]
+    checkpoints: dict[str, Checkpoint]
+    replicas: dict[str, Replica]
+    seen: dict[str, Position] = field(default_factory=dict)
+    """Stream -> the last entry read, applied or not: only what comes behind it is news."""
+    at_end: dict[str, bool] = field(default_factory=dict)
+    """Stream -> whether everything in it has been applied."""
+
+
+class Opener:
+    """Opens sessions of one sink."""
+
+    def __init__(self, config: SinkConfig, database: Database, checkpoints: Checkpoints) -> None:
+        self._config = config
+        self._keys = Keys(config.pipeline.name)
+        self._database = database
+        self._checkpoints = checkpoints
+
+    def look(self, control: Control, reader: StreamReader) -> Prospect | str:
+        """What Redis says, or what must be waited for."""
+        if (meta := reader.meta()) is None:
+            return f"pipeline {self._keys.pipeline} does not exist in Redis yet: `cdc run` makes it"
+        documents = control.documents(self._config.tables)
+        if missing := [label for label in self._config.tables if label not in documents]:
+            return f"no schema document is published yet of {', '.join(missing)}"
+        streams: dict[str, dict[bytes, str]] = {}
+        for label, document in documents.items():
+            stream = self._keys.stream(document.stream, meta.epoch).removeprefix(f"{self._keys.pipeline}:")
+            streams.setdefault(stream, {})[label.encode()] = label
+        ends = {stream: reader.ends(stream) for stream in streams}
+        return Prospect(meta, documents, streams, ends)
+
+    def open(self, prospect: Prospect) -> Session | None:
+        """Take the lease, make the tables fit, start streams that are new; None: another worker is alive.
+
+        Raises TableForeign, TableMisfit, StreamHole and what the target says; then nothing was written.
+        """
+        pipeline, sink = self._config.pipeline.name, self._config.name
+        with self._database.transaction():
+            checkpoints = self._checkpoints.take_lease()
+            if checkpoints is None:
+                return None
+            session = Session(prospect.meta, prospect.streams, {}, {})
+            for stream, labels in prospect.streams.items():
+                checkpoint, ends = checkpoints.get(stream), prospect.ends[stream]
+                begins = checkpoint is None or checkpoint.incarnation != prospect.meta.incarnation
+                if checkpoint is None or begins:
+                    checkpoint = self._checkpoints.begin(
+                        stream, prospect.meta.incarnation, _first_position(stream, ends)
+                    )
+                    log.info("stream %s begins at %s", stream, checkpoint.position)
+                session.checkpoints[stream] = checkpoint
+                for label in labels.values():
+                    self._claim(session, label, prospect.documents[label], begins=begins, complete=ends.complete)
+            self._checkpoints.forget_others(list(session.checkpoints))
+        log.info("sink %s of pipeline %s works on %s", sink, pipeline, ", ".join(session.checkpoints))
+        return session
+
+    def _claim(self, session: Session, label: str, document: SchemaDocument, *, begins: bool, complete: bool) -> None:
+        config, table = self._config, self._config.tables[label]
+        examination = examine(self._database, label, table, document)
+        for warning in examination.warnings:
+            log.warning("%s: %s", table, warning)
+        if begins and examination.owner is not None:  # rows of another life of the streams
+            forget_rows(self._database, str(table), even_if_new=examination.has_rows or not complete)
+        session.replicas[label] = claim(
+            self._database,
+            examination,
+            config.pipeline.name,
+            config.name,
+            adopt=config.adopt,
+            wants_snapshot=not (begins and complete),
+        )
+
+    def request_snapshots(self, session: Session, control: Control) -> None:
+        """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
+        wanting = [replica for replica in session.replicas.values() if replica.wants_snapshot]
+        if not wanting:
+            return
+        labels = [replica.label for replica in wanting]
+        control.request_snapshot(labels)
+        with self._database.transaction():
+            snapshot_requested(self._database, [str(replica.table) for replica in wanting])
+        for replica in wanting:
+            replica.wants_snapshot = False
+        log.info("asked the reader for a snapshot of %s", ", ".join(labels))
+
+
+def _first_position(stream: str, ends: StreamEnds) -> Position:
+    """Where a stream that this sink has not read before is begun.
+
+    One from which entries were removed is begun at its newest entry; a snapshot brings what came before.
+    """
+    if ends.complete:
+        return START
+    if ends.last is None:
+        raise StreamHole(
+            f"stream {stream} is empty, though it was not always: there is no entry to begin at",
+            remedy="Start this worker again after the next change of a mapped table has been published.",
+        )
+    return ends.last

@@ -1,0 +1,290 @@
+"""The loop of a sink: read a batch behind the checkpoint, apply it together with the checkpoint, again.
+
+One process and one thread work on all streams of a sink. No transaction is open while Redis is read. What may pass by
+itself is tried again for ever, with a fresh session; everything else ends the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+
+import tenacity
+
+from sinks.applying import Applying
+from sinks.batch import Entry, ripe_count
+from sinks.checkpoint import Checkpoints
+from sinks.config import SinkConfig
+from sinks.control import Control
+from sinks.errors import CheckpointMoved, StreamsReplaced, TransportUnreachable
+from sinks.postgres import Database
+from sinks.session import Opener, Prospect, Session
+from sinks.status import SinkStatus
+from sinks.stream import StreamReader, connect
+from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
+from transforms.keys import Keys
+from transforms.position import LSN, Position
+
+IDLE_SECONDS = 1.0
+RENEW_SECONDS = 3.0
+TELL_SECONDS = 1.0
+"""How often, at most, status and consumer groups are written, and an idle `applied_lsn`."""
+CANCEL_SECONDS = 3.0
+"""A statement that still runs this long after the worker was told to end is cancelled."""
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Applies events until `stop` is set, or with `once` up to what is there now."""
+
+    def __init__(
+        self, config: SinkConfig, stop: threading.Event, *, once: bool = False, connect_timeout_seconds: float = 60.0
+    ) -> None:
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        pipeline, sink = config.pipeline.name, config.name
+        self._config = config
+        self._stop = stop
+        self._once = once
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._database = Database(config.dsn, f"cdc-sink {pipeline}/{sink}")
+        self._checkpoints = Checkpoints(self._database, pipeline, sink, owner)
+        self._applying = Applying(config, self._database, self._checkpoints)
+        self._opener = Opener(config, self._database, self._checkpoints)
+        self._transport: tuple[Control, StreamReader] | None = None
+        self._session: Session | None = None
+        self._contacted = False
+        self._standing_by = False
+        self._goals: dict[str, Position] | None = None
+        """With `once`: stream -> the last entry to apply."""
+        self._reached = False
+        self._parked = 0
+        self._status = SinkStatus(sink)
+        self._told_at = self._renewed_at = 0.0
+        self._moved: dict[str, Position] = {}
+        """Stream -> where its consumer group was left."""
+
+    def run(self) -> int:
+        """Returns the exit code. Raises StatecastError for what ends the worker before it is told to."""
+        ended = threading.Event()
+        threading.Thread(target=self._cancel_when_late, args=(ended,), daemon=True).start()
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, StatecastError) and error.retryable),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=10) + tenacity.wait_random(0, 0.1),
+            stop=lambda state: self._stop.is_set() or self._gives_up(state),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=self._note_failure,
+            reraise=True,
+        )
+        try:
+            while not self._stop.is_set() and not self._reached:
+                retrying(self._step)
+            self._status.enter("stopped")
+        except StatecastError as error:
+            if not (self._stop.is_set() and error.retryable):
+                self._status.fail("stopped", error)
+                raise
+            self._status.enter("stopped")
+        finally:
+            self._leave()
+            ended.set()
+        if not self._once:
+            return EXIT_DONE
+        if not self._reached:
+            return EXIT_INTERRUPTED
+        return EXIT_DIFFERENCE if self._parked else EXIT_DONE
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        try:
+            session = self._session or self._open()
+            if session is None:
+                self._stop.wait(0.0 if self._reached else IDLE_SECONDS / 2)
+                return
+            self._session = session
+            moved = False
+            for stream in session.checkpoints:
+                moved = (not self._stop.is_set() and self._advance(session, stream)) or moved
+            self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
+            self._keep(session)
+            if not (moved or self._reached or self._stop.is_set()):
+                positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
+                self._reader.wait(positions, IDLE_SECONDS)
+        except (CheckpointMoved, StreamsReplaced) as error:
+            log.info("%s", error)
+            self._session = None
+            self._stop.wait(0.05)
+
+    def _open(self) -> Session | None:
+        self._database.connect()
+        if self._transport is None:
+            client = connect(self._config.transport.url.reveal())
+            keys, sink = Keys(self._config.pipeline.name), self._config.name
+            self._transport = Control(client, keys, sink), StreamReader(client, keys, sink)
+        self._control.ping()
+        self._contacted = True
+        self._checkpoints.make_schema()
+        prospect = self._opener.look(self._control, self._reader)
+        if isinstance(prospect, str):
+            if self._status.enter("starting", prospect):
+                log.info("waiting: %s", prospect)
+            self._tell()
+            return None
+        if self._once and self._goals is None:
+            self._goals = {stream: ends.last for stream, ends in prospect.ends.items() if ends.last is not None}
+        session = self._opener.open(prospect)
+        if session is None:
+            self._stand_by(prospect)
+            return None
+        self._standing_by = False
+        self._opener.request_snapshots(session, self._control)
+        self._status.enter("streaming")
+        self._moved.clear()
+        self._renewed_at = self._told_at = 0.0
+        return session
+
+    def _stand_by(self, prospect: Prospect) -> None:
+        self._standing_by = True
+        if self._status.enter("standby"):  # only told here: the status key is that of the worker that works
+            log.info("another worker of sink %s is alive: standing by", self._config.name)
+        with self._database.transaction():
+            checkpoints = self._checkpoints.read()
+        self._reached = self._goals_reached({s: c.position for s, c in checkpoints.items() if s in prospect.streams})
+
+    def _goals_reached(self, positions: dict[str, Position]) -> bool:
+        if self._goals is None:
+            return False
+        return all(stream not in positions or positions[stream] >= goal for stream, goal in self._goals.items())
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    def _advance(self, session: Session, stream: str) -> bool:
+        """Apply a batch of a stream; returns whether there was one."""
+        checkpoint = session.checkpoints[stream]
+        read = self._reader.read(stream, session.meta, checkpoint.position)
+        self._status.published = read.published
+        entries, force = read.entries, False
+        if self._goals is not None and stream in self._goals:
+            goal = self._goals[stream]
+            entries = [entry for entry in entries if _position(entry) <= goal]
+            force = bool(entries) and _position(entries[-1]) == goal
+        count = ripe_count(entries, full=read.full, force=force)
+        left = read.entries[count : count + 1]
+        session.at_end[stream] = read.at_end and not left
+        applied_lsn = checkpoint.applied_lsn
+        if read.at_end and (not left or _position(left[0]).commit_lsn >= read.published):
+            applied_lsn = max(applied_lsn or LSN(0), read.published)
+        if read.entries:
+            session.seen[stream] = _position(read.entries[-1])
+        if count:
+            parked = self._applying.apply(session, stream, entries[:count], applied_lsn, self._control.documents)
+            self._parked += parked
+            self._status.dead += parked
+            words = entries[count - 1][1]
+            self._status.newest_seconds = int(words[words.index(b"ts") + 1]) / 1e6 if b"ts" in words else None
+        elif applied_lsn != checkpoint.applied_lsn and self._tells_now():
+            with self._database.transaction():
+                advanced = self._checkpoints.advance(checkpoint, checkpoint.position, applied_lsn)
+            session.checkpoints[stream] = advanced
+        return count > 0
+
+    # --- around the loop ---------------------------------------------------------------------------------------------
+
+    @property
+    def _control(self) -> Control:
+        assert self._transport is not None
+        return self._transport[0]
+
+    @property
+    def _reader(self) -> StreamReader:
+        assert self._transport is not None
+        return self._transport[1]
+
+    def _keep(self, session: Session) -> None:
+        now = time.monotonic()
+        if now - self._renewed_at >= RENEW_SECONDS:
+            with self._database.transaction():
+                self._status.dead = self._checkpoints.renew(len(session.checkpoints))
+            self._renewed_at = now
+        if self._tells_now():
+            self._tell_progress(session)
+
+    def _tells_now(self) -> bool:
+        return time.monotonic() - self._told_at >= TELL_SECONDS
+
+    def _tell_progress(self, session: Session) -> None:
+        applied = [checkpoint.applied_lsn for checkpoint in session.checkpoints.values()]
+        known = [lsn for lsn in applied if lsn is not None]
+        self._status.applied_lsn = min(known) if len(known) == len(applied) else None
+        self._status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
+        self._status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
+        if self._status.state != "stopped":
+            runs = any(replica.run is not None for replica in session.replicas.values())
+            self._status.enter("snapshotting" if runs else "streaming")
+        for stream, position in self._status.streams.items():
+            if self._moved.get(stream) != position:
+                self._reader.move_group(stream, position)
+                self._moved[stream] = position
+        self._tell()
+
+    def _tell(self) -> None:
+        self._control.write_status(self._status.to_json())
+        self._told_at = time.monotonic()
+
+    def _gives_up(self, state: tenacity.RetryCallState) -> bool:
+        return not self._contacted and (state.seconds_since_start or 0.0) >= self._connect_timeout_seconds
+
+    def _note_failure(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, StatecastError)
+        self._session = None
+        if self._status.fail("reconnecting" if self._contacted else "starting", error):
+            log.warning("%s; trying again (%s)", error, error.remedy)
+        if isinstance(error, TransportUnreachable):
+            self._close_transport()
+        elif self._transport is not None and not self._standing_by:
+            try:
+                self._tell()
+            except StatecastError:
+                self._close_transport()
+
+    def _cancel_when_late(self, ended: threading.Event) -> None:
+        while not ended.wait(IDLE_SECONDS / 2):
+            if self._stop.is_set():
+                if not ended.wait(CANCEL_SECONDS):
+                    self._database.cancel()
+                return
+
+    def _leave(self) -> None:
+        """Let the next worker go on at once, tell the world, and close everything, as far as that is possible."""
+        session = self._session
+        try:
+            if session is not None:
+                with self._database.transaction():
+                    self._checkpoints.release()
+        except StatecastError as error:
+            log.warning("the lease could not be given back: %s", error)
+        try:
+            if self._transport is not None and not self._standing_by:
+                if session is not None:
+                    self._tell_progress(session)
+                else:
+                    self._tell()
+        except StatecastError as error:
+            log.warning("the last status could not be written: %s", error)
+        self._database.close()
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        if self._transport is not None:
+            self._control.close()
+            self._transport = None
+
+
+def _position(entry: Entry) -> Position:
+    return Position.parse(entry[0].decode())

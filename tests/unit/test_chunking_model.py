@@ -1,0 +1,135 @@
+"""The visibility rule against a model of Postgres: commits are logged in one order and become visible in another.
+
+Hypothesis chooses what happens next; see visibility_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+from cdc.chunking import Snapshot, Verdict, Window
+from tests.unit.visibility_model import KEYS, WRITERS, Do, Judge, Model, WentBack
+
+
+class Step(NamedTuple):
+    """What happens next; `writer`, `key` and `number` matter to some."""
+
+    do: Do
+    writer: int = 0
+    key: bytes = KEYS[0]
+    number: int = 1
+
+
+def run(steps: list[Step], judge: Judge) -> Model:
+    model = Model(judge)
+    actions: dict[Do, Callable[[Step], None]] = {
+        "write": lambda step: model.write(step.writer, step.key, exists=step.number > 0),
+        "truncate": lambda step: model.truncate(step.writer),
+        "log": lambda step: model.commit(step.writer),
+        "see": lambda step: model.become_visible(step.writer),
+        "deliver": lambda _: model.deliver(),
+        "drain": lambda _: model.drain(),
+        "mark": lambda _: model.mark(),
+        "read": lambda _: model.read(),
+        "note": lambda _: model.note_snapshot(),
+        "reconnect": lambda step: model.reconnect(step.number),
+    }
+    for step in steps:
+        actions[step.do](step)
+    model.finish()
+    return model
+
+
+def is_wrong(steps: list[Step], judge: Judge) -> bool:
+    try:
+        model = run(steps, judge)
+    except WentBack:
+        return True
+    return model.existing(model.replica) != model.existing(model.visible)
+
+
+def visibility_rule(window: Window, snapshot: Snapshot) -> Verdict:
+    return window.close(snapshot)
+
+
+def only_changed_between_the_marks(window: Window, snapshot: Snapshot) -> Verdict:
+    """The weak rule: drop what changed between the marks, and look at nothing else."""
+    changed = frozenset().union(*(touched.keys for touched in window._during.values()))
+    emptied = any(touched.all_keys for touched in window._during.values())
+    window.close(snapshot)
+    return Verdict((), changed, emptied, frozenset())
+
+
+def without_discarding(window: Window, snapshot: Snapshot) -> Verdict:
+    return window.close(snapshot)._replace(unseen=())
+
+
+def without_dropping(window: Window, snapshot: Snapshot) -> Verdict:
+    return window.close(snapshot)._replace(dropped=frozenset(), dropped_all=False)
+
+
+def without_those_in_progress_at_connect(window: Window, snapshot: Snapshot) -> Verdict:
+    window._possibly_delivered.clear()
+    return window.close(snapshot)
+
+
+often: list[Do] = ["write", "write", "log", "see", "drain", "mark", "read"]
+seldom: list[Do] = ["truncate", "deliver", "note", "reconnect"]
+histories = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from([*often, *often, *seldom]),
+        st.integers(0, WRITERS - 1),
+        st.sampled_from(KEYS),
+        st.integers(0, 2),
+    ),
+    max_size=60,
+)
+
+LOGGED_BUT_NOT_VISIBLE = [Step("write"), Step("log"), Step("deliver"), Step("mark"), Step("deliver"), Step("read")]
+DELIVERED_BY_AN_EARLIER_CONNECTION = [
+    *LOGGED_BUT_NOT_VISIBLE[:3],
+    Step("reconnect", number=0),
+    *LOGGED_BUT_NOT_VISIBLE[3:],
+]
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(histories)
+def test_whatever_the_order_of_commits_a_replica_ends_like_the_source_and_no_row_goes_back(history: list[Step]) -> None:
+    model = run(history, visibility_rule)
+    assert model.existing(model.replica) == model.existing(model.visible)
+
+
+def test_a_stalled_commit_holds_the_chunk_up_until_it_is_visible() -> None:
+    assert not is_wrong(LOGGED_BUT_NOT_VISIBLE, visibility_rule)
+
+
+def test_a_stalled_commit_of_an_earlier_connection_holds_the_chunk_up_too() -> None:
+    assert not is_wrong(DELIVERED_BY_AN_EARLIER_CONNECTION, visibility_rule)
+    with pytest.raises(WentBack):
+        run([*DELIVERED_BY_AN_EARLIER_CONNECTION, Step("mark"), Step("deliver")], without_those_in_progress_at_connect)
+
+
+def test_dropping_only_what_changed_between_the_marks_lets_a_row_go_back() -> None:
+    with pytest.raises(WentBack):
+        run([*LOGGED_BUT_NOT_VISIBLE, Step("mark"), Step("deliver")], only_changed_between_the_marks)
+
+
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        only_changed_between_the_marks,
+        without_discarding,
+        without_dropping,
+    ],
+)
+def test_the_model_finds_by_itself_that_a_weaker_rule_is_wrong(weaker: Judge) -> None:
+    search = settings(max_examples=20_000, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    history = find(histories, lambda history: is_wrong(history, weaker), settings=search)
+    assert not is_wrong(history, visibility_rule)

@@ -1,0 +1,256 @@
+"""Logical messages that come back, rows that are read again, and frames that no walsender sends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import builders
+from tests.builders import begin, commit, delete, insert, message, transaction, truncate, update, xlog_data
+from tests.unit.translation_harness import CUSTOMERS, PREFIX, UNANNOUNCED, Log, encoder, route
+from transforms import wire
+from transforms.encoder import Row
+from transforms.errors import StatecastError
+from transforms.tuple_data import UNCHANGED, MalformedMessage
+
+EVENT = "customer.v1"
+
+
+def mark(token: object, prefix: str = PREFIX) -> bytes:
+    return message(prefix, json.dumps({"token": token}).encode())
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def counted(log: Log, token: str) -> list[int]:
+    """Remembers a mark; the list tells at which position it came."""
+    came: list[int] = []
+    log.translator.marks[token] = lambda: came.append(log.translator.commit_lsn)
+    return came
+
+
+# Marks
+
+
+def test_our_own_mark_is_acted_on_once(log: Log) -> None:
+    came = counted(log, "a-1")
+    for lsn in (50, 60):
+        log.feed(transaction(lsn, mark("a-1")))
+    assert (came, log.translator.marks) == ([50], {})
+
+
+def test_our_own_mark_that_is_not_in_memory_is_counted_and_otherwise_ignored(log: Log) -> None:
+    log.feed(transaction(50, mark("of an earlier connection"), insert(CUSTOMERS, b"1", None, None)))
+    assert log.take() == ["customer 50-2000000 upsert 1 end"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        mark("a-1", prefix="somebody"),
+        mark("a-1", prefix=PREFIX + "2"),
+        mark(["a-1"]),
+        mark(None),
+        message(PREFIX, b""),
+        message(PREFIX, b"\xff"),
+        message(PREFIX, b'"a-1"'),
+        message(PREFIX, b"[]"),
+        message(PREFIX, b'{"other":"a-1"}'),
+    ],
+)
+def test_a_mark_of_somebody_else_is_counted_and_otherwise_ignored(log: Log, foreign: bytes) -> None:
+    came = counted(log, "a-1")
+    log.feed(transaction(50, foreign, insert(CUSTOMERS, b"1", None, None)))
+    assert came == []
+    assert log.take() == ["customer 50-2000000 upsert 1 end"]
+
+
+def test_a_message_outside_of_transactions_is_neither_counted_nor_acted_on(log: Log) -> None:
+    came = counted(log, "a-1")
+    content = json.dumps({"token": "a-1"}).encode()
+    log.feed([xlog_data(message(PREFIX, content, transactional=False))])
+    log.feed(transaction(50, insert(CUSTOMERS, b"1", None, None)))
+    assert came == []
+    assert log.take() == ["customer 50-1000000 upsert 1 end"]
+
+
+def test_rows_found_by_a_query_take_the_ids_of_the_mark_they_are_published_at(log: Log) -> None:
+    def publish() -> None:
+        rows = [encoder().row(builders.tuple_data(id, b"Ada", None), 0, 0) for id in (b"1", b"2")]
+        for row in rows:
+            log.translator.publish_row(log.routes[CUSTOMERS][0], row, b"snapshot", None)
+
+    log.translator.marks["a-1"] = publish
+    log.feed(transaction(50, message("somebody", b""), mark("a-1")))
+    assert log.take() == ["customer 50-2000000 upsert 1 snapshot", "customer 50-2000001 upsert 2 snapshot end"]
+
+
+def test_a_row_for_one_sink_says_so_behind_all_other_fields(log: Log) -> None:
+    row, at = Row(b'{"id":1}', b'{"id":1,"note":"null"}', (), ("note",)), route(EVENT, rev=3)
+    log.translator.marks["a-1"] = lambda: log.translator.publish_row(at, row, b"reread", "billing")
+    log.feed(transaction(50, mark("a-1")))
+    words = log.words("customer", "50-1000000")
+    assert words[12:] == [
+        *(b"origin", b"reread", b"quoted", b'["note"]', b"rev", b"3", b"to", b"billing", b"end", b"1"),
+    ]
+
+
+def test_a_mark_in_a_stream_is_an_entry_without_a_row(log: Log) -> None:
+    log.translator.marks["a-1"] = lambda: log.translator.publish_mark("customer", wire.RUN_BEGIN, {"run": "r"}, None)
+    log.feed(transaction(50, mark("a-1")))
+    assert log.take() == ["customer 50-1000000 mark run-begin end"]
+
+
+# What the window learns
+
+
+def test_only_transactions_with_rows_of_mapped_tables_are_remembered(log: Log) -> None:
+    log.feed(transaction(50, mark("x"), xid=5))
+    before = log.window.waits_for
+    log.feed(transaction(60, insert(CUSTOMERS, b"1", None, None), insert(CUSTOMERS, b"2", None, None), xid=6))
+    log.feed(transaction(70, truncate(CUSTOMERS), xid=7))
+    assert (before, log.window.waits_for) == (0, 2)
+
+
+def test_both_keys_of_a_key_change_leave_the_chunk_of_their_event_and_no_other(log: Log) -> None:
+    unseen = log.window._newest
+    log.window.open(EVENT)
+    log.feed(transaction(60, update(CUSTOMERS, b"2", None, None, key=[b"1", None, None])))
+    assert log.window.close(unseen).dropped == {b'{"id":1}', b'{"id":2}'}
+    log.window.open("order.v1")
+    log.feed(transaction(70, insert(CUSTOMERS, b"3", None, None), xid=701))
+    assert log.window.close(unseen).dropped == frozenset()
+
+
+def test_a_partial_row_leaves_its_chunk_and_must_be_read_again(log: Log) -> None:
+    log.window.open(EVENT)
+    log.feed(transaction(60, update(CUSTOMERS, b"1", b"Ada", UNCHANGED)))
+    assert log.window.close(log.window._newest).incomplete == {b'{"id":1}'}
+
+
+# Rows that are read again
+
+
+def moved_without_its_large_value(lsn: int, id: bytes = b"2") -> list[bytes]:
+    return list(transaction(lsn, update(CUSTOMERS, id, b"Ada", UNCHANGED, key=[b"1", None, None])))
+
+
+def test_a_key_change_without_its_large_value_deletes_now_and_is_read_again(log: Log) -> None:
+    log.feed(moved_without_its_large_value(50))
+    assert log.take() == ["customer 50-1000000 delete 1 end"]
+    assert log.translator.events_to_read_again() == [EVENT]
+    assert log.translator.collect_rereads(EVENT, 10)[1] == {b'{"id":2}'}
+
+
+def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> None:
+    log.feed(transaction(50, end=58))
+    log.feed(moved_without_its_large_value(60))
+    log.feed(transaction(70, insert(CUSTOMERS, b"9", None, None), end=78))
+    log.translator.idle_at(log.translator.latest_end + 100)  # type: ignore[arg-type]
+    assert log.builder.end == 58
+
+
+def test_the_position_is_released_by_the_transaction_that_publishes_the_rows(log: Log) -> None:
+    log.feed(transaction(50, end=58))
+    log.feed(moved_without_its_large_value(60))
+    taken, _ = log.translator.collect_rereads(EVENT, 10)
+    log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken)
+    frames = list(transaction(80, mark("a-1"), end=88))
+    log.feed(frames[:-1])
+    before = log.builder.end
+    log.feed(frames[-1:])
+    assert (before, log.builder.end) == (58, 88)
+
+
+def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
+    log.feed(transaction(50, end=58))
+    log.feed(moved_without_its_large_value(60, b"2"))
+    log.feed(moved_without_its_large_value(70, b"3"))
+    first, keys = log.translator.collect_rereads(EVENT, 1)
+    log.translator.rereads_done(EVENT, first)
+    log.feed(transaction(80, end=88))
+    assert (keys, log.builder.end) == ({b'{"id":2}'}, 68)
+
+
+def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
+    log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
+    log.feed(moved_without_its_large_value(60))
+    assert log.translator.events_to_read_again() == [EVENT, "person.v1"]
+    log.translator.rereads_done(EVENT, log.translator.collect_rereads(EVENT, 10)[0])
+    log.feed(transaction(80, end=88))
+    assert (log.translator.events_to_read_again(), log.builder.end) == (["person.v1"], 10)
+
+
+# What no walsender sends
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [insert(CUSTOMERS, b"1", None, None)],
+        [update(CUSTOMERS, b"1", None, None)],
+        [delete(CUSTOMERS, b"1", None, None)],
+        [commit(50)],
+        [begin(50), begin(60)],
+        [begin(50), commit(60)],
+        [begin(50), commit(50), commit(50)],
+        [begin(50) + b"\0"],
+        [begin(50), commit(50)[:-1]],
+        [begin(50), insert(UNANNOUNCED, b"1")],
+        [begin(50), insert(CUSTOMERS, b"1", None)],
+        [begin(50), insert(CUSTOMERS, b"1", None, None) + b"\0"],
+        [begin(50), delete(CUSTOMERS, b"1", None, None) + b"\0"],
+        [begin(50), delete(CUSTOMERS, b"1", None, None, kind=b"N")],
+        [begin(50), update(CUSTOMERS, b"1", None, None).replace(b"N", b"K", 1)],
+        [begin(50), b"S\0\0\0\1\1"],
+        [b""],
+    ],
+)
+def test_a_sequence_that_cannot_be_is_refused(log: Log, frames: list[bytes]) -> None:
+    *fine, last = map(xlog_data, frames)
+    log.feed(fine)
+    with pytest.raises(MalformedMessage):
+        log.feed([last])
+
+
+@pytest.mark.parametrize("frames", [[truncate(CUSTOMERS)], [mark("a-1")], [begin(50), truncate(UNANNOUNCED)]])
+def test_a_truncate_or_message_that_cannot_be_is_refused_too(log: Log, frames: list[bytes]) -> None:
+    with pytest.raises(MalformedMessage):
+        log.feed(map(xlog_data, frames))
+
+
+ROWS: dict[str, bytes] = {
+    "insert": insert(CUSTOMERS, b"1", b"Ada", None),
+    "update": update(CUSTOMERS, b"1", b"Ada", None),
+    "update with key": update(CUSTOMERS, b"1", b"Ada", None, key=[b"2", None, None]),
+    "update with old row": update(CUSTOMERS, b"1", b"Ada", UNCHANGED, old=[b"1", b"Bo", b"x"]),
+    "delete": delete(CUSTOMERS, b"1", None, None),
+    "delete with old row": delete(CUSTOMERS, b"1", b"Ada", None, kind=b"O"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_truncation_of_a_row_is_refused(name: str) -> None:
+    for size in range(len(ROWS[name])):
+        log = Log()
+        log.feed([xlog_data(begin(50))])
+        with pytest.raises(MalformedMessage):
+            log.feed([xlog_data(ROWS[name][:size])])
+
+
+@given(st.sampled_from(sorted(ROWS)), st.integers(0, 100), st.integers(1, 255))
+def test_a_damaged_byte_of_a_row_is_refused_or_published_and_no_other_error(name: str, at: int, flip: int) -> None:
+    log, data = Log(), bytearray(ROWS[name])
+    first = 6  # behind the relation's id, which might become that of an unmapped one
+    data[first + at % (len(data) - first)] ^= flip
+    try:
+        log.feed(transaction(50, bytes(data)))
+    except StatecastError:
+        return
+    assert log.take()

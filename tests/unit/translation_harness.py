@@ -1,0 +1,100 @@
+"""A Translator that is fed built frames, with what it publishes in a readable form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cdc.batch import Batch, BatchBuilder
+from cdc.chunking import Snapshot, Window
+from cdc.messages import RelationMessage
+from cdc.translation import Route, Translator
+from tests import builders
+from tests.builders import INTEGER, TEXT, column
+from transforms.encoder import RowEncoder, compile_encoder
+from transforms.position import LSN
+
+CUSTOMERS, ORDERS, UNMAPPED, LEAVES, UNANNOUNCED = 16401, 16402, 16403, 16404, 16499
+PREFIX = "cdc_shop"
+START = LSN(10)
+
+
+def columns(note: int = TEXT) -> list[tuple[str, int]]:
+    return [("id", INTEGER), ("name", TEXT), ("note", note)]
+
+
+def encoder(size: int = 3, note: int = TEXT) -> RowEncoder:
+    """For rows of the first columns, keyed by `id`."""
+    made = [column(name, oid) for name, oid in columns(note)[:size]]
+    return compile_encoder(made, [each.name for each in made], ["id"])
+
+
+def route(
+    label: str, *, stream: str | None = None, note: int = TEXT, truncate: str = "apply", **options: object
+) -> Route:
+    unchanged_toast, rev = str(options.get("unchanged_toast", "partial")), int(str(options.get("rev", 1)))
+    return Route(label, stream or label.partition(".")[0], encoder(note=note), truncate, unchanged_toast, rev)
+
+
+class Log:
+    """What the reader does with the log: frames in, entries out."""
+
+    def __init__(self, routes: Mapping[int, Sequence[Route]] | None = None, *, limit_count: int = 1000) -> None:
+        self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
+        self.batches: list[Batch] = []
+        self.builder = BatchBuilder(START, limit_count, 1 << 20)
+        self.window = Window(Snapshot(1, 1, frozenset()))
+        self.translator = Translator(self.builder, self.window, PREFIX, self._resolve, self._take)
+        relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
+        self.feed(map(builders.xlog_data, relations))
+
+    def _resolve(self, message: RelationMessage) -> Sequence[Route]:
+        return self.routes.get(message.relation_id, ())
+
+    def _take(self) -> None:
+        self.batches.append(self.builder.take())
+
+    def feed(self, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            self.translator.feed(frame)
+
+    def take(self) -> list[str]:
+        """Take what may be published, and tell all that is published since the last call."""
+        self._take()
+        return self.published()
+
+    def published(self) -> list[str]:
+        """`stream id op key [origin] [end]` of each entry that was taken since the last call."""
+        taken, self.batches = self.batches, []
+        return sorted(
+            (
+                " ".join([stream, entry_id, *_told(words)])
+                for batch in taken
+                for stream, entries in batch.streams.items()
+                for entry_id, words in split(entries.words)
+            ),
+            key=lambda line: line.split()[0],
+        )
+
+    def words(self, stream: str, entry_id: str) -> list[bytes]:
+        """The words of one entry of what may be published."""
+        self._take()
+        return dict(split(self.batches[-1].streams[stream].words))[entry_id]
+
+
+def split(words: list[bytes]) -> list[tuple[str, list[bytes]]]:
+    """The entries of a stream's flat form."""
+    found, at = [], 0
+    while at < len(words):
+        behind = at + 2 + int(words[at + 1])
+        found.append((words[at].decode(), words[at + 2 : behind]))
+        at = behind
+    return found
+
+
+def _told(words: list[bytes]) -> list[str]:
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    told = [fields[b"op"].decode()]
+    if b"key" in fields:
+        told.append(fields[b"key"].decode(errors="replace").removeprefix('{"id":').removesuffix("}"))
+    told += [fields[name].decode() for name in (b"mark", b"origin") if name in fields]
+    return [*told, "end"] if b"end" in fields else told

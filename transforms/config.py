@@ -1,0 +1,315 @@
+"""The configuration file: how it is read, how secrets are kept, and how mistakes are told.
+
+Commands validate only the sections they use, each with a model of its own (`Section`), through one `Document` that
+collects the mistakes of the whole file. A mistake names the key's full path and what is allowed there, and never
+the value: whoever pastes a password under the wrong key must not find it in a log. Keys and values that the
+contract reserves for later are listed in each model (`later`, `later_values`) and refused as "not supported yet".
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Final, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+
+from transforms.errors import EXIT_USAGE, StatecastError
+from transforms.names import PIPELINE_NAME, TableName
+
+SECTIONS: Final = ("pipeline", "source", "transport", "masking", "events", "sinks")
+NOT_SUPPORTED_YET: Final = "not supported yet"
+NO_DEFAULT: Final = object()
+"""In `Section.later`: no value of this key is accepted."""
+
+
+class ConfigurationError(StatecastError):
+    """The configuration file cannot be used. `problems` has one line for each mistake, and so has the message."""
+
+    exit_code = EXIT_USAGE
+    remedy = "Correct the lines named above in the configuration file, or the environment it refers to."
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class SecretUnreadable(StatecastError):
+    """A `${file:PATH}` that could be read when the configuration was loaded cannot be read now."""
+
+    retryable = True  # files of mounted secrets vanish for a moment when they are replaced
+    remedy = "Put the file back where the configuration expects it, readable for this process."
+
+
+class Secret:
+    """A text that is never shown: a DSN, URL or key, perhaps with parts from the environment or from files.
+
+    The environment is read once, by `parse`; files are read again by every `reveal`, so that a rotated password is
+    picked up at the next reconnect. Relative paths start at the working directory.
+    """
+
+    __slots__ = ("_parts",)
+
+    _REFERENCE: Final = re.compile(
+        r"\$(?:(?P<dollar>\$)|\{file:(?P<file>[^}]+)\}|\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\}|)", re.ASCII
+    )
+
+    def __init__(self, *parts: str | Path) -> None:
+        self._parts = parts
+
+    @classmethod
+    def parse(cls, text: str, environ: Mapping[str, str]) -> Self:
+        """Read `${NAME}`, `${NAME:-default}` (for unset or empty), `${file:PATH}` and `$$` in `text`.
+
+        Raises ValueError, one line for each mistake: bad syntax, a variable that is not set, a file that cannot be
+        read, or nothing at all in the end.
+        """
+        parts: list[str | Path] = []
+        problems: list[str] = []
+        literal, end = "", 0
+        for found in cls._REFERENCE.finditer(text):
+            literal += text[end : found.start()]
+            end = found.end()
+            name, default = found["name"], found["default"]
+            if found["dollar"]:
+                literal += "$"
+            elif found["file"]:
+                parts += literal, Path(found["file"])
+                literal = ""
+            elif name is None:
+                problems.append('"$" must begin ${NAME}, ${NAME:-default} or ${file:PATH} (write $$ for a dollar sign)')
+            elif default is not None:
+                literal += environ.get(name) or default
+            elif name in environ:
+                literal += environ[name]
+            else:
+                problems.append(f"environment variable {name} is not set")
+        secret = cls(*parts, literal + text[end:])
+        try:
+            empty = not secret.reveal()
+        except SecretUnreadable as error:
+            problems.append(str(error))
+        else:
+            if empty and not problems:
+                problems.append("the value is empty")
+        if problems:
+            raise ValueError("\n".join(dict.fromkeys(problems)))
+        return secret
+
+    def reveal(self) -> str:
+        """The text itself. Raises SecretUnreadable when a file it refers to cannot be read now."""
+        return "".join(_contents(part) if isinstance(part, Path) else part for part in self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts == other._parts if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: object, info: core_schema.ValidationInfo) -> Secret:
+            if isinstance(value, Secret):
+                return value
+            if not isinstance(value, str):
+                raise PydanticCustomError("string_type", "not a text")
+            return cls.parse(value, (info.context or {}).get("environ", {}))
+
+        return core_schema.with_info_plain_validator_function(read, serialization=core_schema.to_string_ser_schema())
+
+
+def _contents(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SecretUnreadable(f"cannot read the file {str(path)!r}: {error.strerror}") from error
+    except ValueError:  # its chain would carry the bytes
+        raise SecretUnreadable(f"cannot read the file {str(path)!r}: not UTF-8 text") from None
+
+
+class Section(BaseModel):
+    """One table of the file. A field's description completes "expected ..." in the mistakes told about it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    later: ClassVar[Mapping[str, object]] = {}
+    """Keys of the contract that are not built yet, with their documented default, which is accepted and ignored."""
+
+    later_values: ClassVar[Mapping[str, str]] = {}
+    """For a field: the value of the contract that is not built yet."""
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class PipelineConfig(Section):
+    """`[pipeline]`."""
+
+    name: str = Field(pattern=f"^{PIPELINE_NAME.pattern}$", description=f"a name that matches {PIPELINE_NAME.pattern}")
+
+
+class TransportConfig(Section):
+    """`[transport]`: the Redis or Valkey that holds the streams."""
+
+    later: ClassVar[Mapping[str, object]] = {"durability": "memory", "retain": NO_DEFAULT, "allow_plaintext": False}
+
+    url: Secret = Field(description="a redis://, rediss:// or unix:// address")
+    confirm_delay_seconds: float = Field(
+        default=2.0,  # longer than the tail that Redis' appendfsync everysec may lose
+        ge=0,
+        allow_inf_nan=False,
+        description="a number of seconds, 0 or more",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: Secret) -> Secret:
+        scheme = url.reveal().partition("://")[0]
+        if scheme in ("redis+cluster", "redis+sentinel"):
+            raise ValueError(NOT_SUPPORTED_YET)
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("expected a redis://, rediss:// or unix:// address, got another scheme")
+        return url
+
+
+def _table_name(value: object) -> TableName:
+    if isinstance(value, TableName):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "not a text")
+    return TableName.parse(value)
+
+
+Table = Annotated[TableName, PlainValidator(_table_name)]
+"""A field that holds a TableName and is written as SQL would name the table."""
+
+
+class Document:
+    """A configuration file while it is read: its content, the environment, and the mistakes met so far."""
+
+    def __init__(self, content: Mapping[str, object], environ: Mapping[str, str]) -> None:
+        self.content = content
+        self.environ = environ
+        self.problems = [f"{key_path(key)}: {unknown_key(key, SECTIONS)}" for key in content if key not in SECTIONS]
+
+    @classmethod
+    def read(cls, path: Path, environ: Mapping[str, str]) -> Self:
+        """Raises ConfigurationError when there is no such file, or no TOML in it (with line and column)."""
+        try:
+            with path.open("rb") as file:
+                return cls(tomllib.load(file), environ)
+        except OSError as error:
+            raise ConfigurationError([f"{path}: {error.strerror}"]) from error
+        except ValueError as error:  # from None: the error may carry the whole text
+            raise ConfigurationError([f"{path}: not TOML: {error}"]) from None
+
+    def refuse(self, path: Sequence[str], problem: str, *index: int | str) -> None:
+        """Note a mistake, or one for each line of `problem`, at `path` (or at `index` in the list that is there)."""
+        where = key_path(*path) + "".join(f"[{step}]" for step in index)
+        self.problems.extend(f"{where}: {line}" for line in problem.splitlines())
+
+    def table(self, *path: str) -> Mapping[str, object] | None:
+        """The table at `path`. An absent one is empty; anything else there is a mistake, and None."""
+        found: object = self.content
+        for key in path:
+            found = found.get(key, {}) if isinstance(found, dict) else {}
+        if isinstance(found, dict):
+            return found
+        self.refuse(path, f"expected a section, got {kind_of(found)}")
+        return None
+
+    def section(
+        self,
+        model: type[AnySection],
+        *path: str,
+        given: Mapping[str, object] = MappingProxyType({}),
+        defaults: Mapping[str, object] = MappingProxyType({}),
+    ) -> AnySection | None:
+        """Validate the table at `path`; None after a mistake. The fields `given` cannot be written in the file."""
+        written = self.table(*path)
+        if written is None:
+            return None
+        table = dict(written)
+        before = len(self.problems)
+        for key, default in model.later.items():
+            if key in table and (type(value := table.pop(key)), value) != (type(default), default):
+                self.refuse((*path, key), NOT_SUPPORTED_YET)
+        for key, later in model.later_values.items():
+            if table.get(key) == later:
+                del table[key]
+                self.refuse((*path, key), NOT_SUPPORTED_YET)
+        known = [name for name in model.model_fields if name not in given]
+        for key in [key for key in table if key not in known]:
+            del table[key]
+            self.refuse((*path, key), unknown_key(key, known))
+        try:
+            section = model.model_validate({**defaults, **table, **given}, context={"environ": self.environ})
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                field = str(details["loc"][0])
+                where = path if field in given else (*path, field)
+                if details["type"] != "default_factory_not_called":  # follows from another field's mistake
+                    self.refuse(where, _explained(details, model.model_fields[field].description), *details["loc"][1:])
+            return None
+        return section if len(self.problems) == before else None
+
+
+def key_path(*keys: str) -> str:
+    """Join keys as TOML writes them: `events.customer.columns`; other than plain keys are quoted, on one line."""
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key) for key in keys)
+
+
+def kind_of(value: object) -> str:
+    """What a TOML value is, without saying its content."""
+    return _KINDS.get(type(value), "a date or time")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The mistake of a key that does not exist, with the one that was probably meant or else all there are."""
+    allowed = list(known)
+    for close in difflib.get_close_matches(key, allowed, n=1):
+        return f'unknown key (did you mean "{close}"?)'
+    return f"unknown key (allowed: {', '.join(allowed)})" if allowed else "unknown key"
+
+
+def _explained(error: ErrorDetails, expected: str | None) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "missing":
+        return f"missing: expected {expected}"
+    got = kind_of(error["input"])
+    if got == "text" and error["type"] in ("literal_error", "string_pattern_mismatch"):
+        got = "other text"
+    elif error["type"] in ("greater_than_equal", "less_than_equal", "finite_number"):
+        got = "another number"
+    return f"expected {'text' if error['loc'][1:] else expected}, got {got}"
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a decimal number",
+    str: "text",
+    list: "a list",
+    dict: "a section",
+}

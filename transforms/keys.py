@@ -1,0 +1,50 @@
+"""The names of a pipeline's keys in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one pipeline; every one begins with `<pipeline>:`."""
+
+    pipeline: str
+
+    @property
+    def meta(self) -> str:
+        """Hash: where the pipeline stands (epoch, incarnation, published, last ids ...)."""
+        return f"{self.pipeline}:meta"
+
+    @property
+    def schema(self) -> str:
+        """Hash: `customer.v1` -> schema document."""
+        return f"{self.pipeline}:schema"
+
+    @property
+    def requests(self) -> str:
+        """Stream of what the reader is asked to do."""
+        return f"{self.pipeline}:requests"
+
+    @property
+    def runs(self) -> str:
+        """Hash: snapshot run id -> its state, kept until the next run of the event."""
+        return f"{self.pipeline}:status:snapshots"
+
+    @property
+    def reader_status(self) -> str:
+        """String: the reader's state as JSON."""
+        return f"{self.pipeline}:status:reader"
+
+    def sink_status(self, sink: str) -> str:
+        """String: a sink's state as JSON."""
+        return f"{self.pipeline}:status:sink:{sink}"
+
+    def stream(self, stream: str, epoch: int) -> str:
+        """The stream's key, which changes its name from the second epoch on."""
+        return f"{self.pipeline}:{stream}" + (f"@{epoch}" if epoch > 1 else "")
+
+    @property
+    def everything(self) -> str:
+        """A pattern that matches all of the pipeline's keys."""
+        return f"{self.pipeline}:*"

@@ -1,0 +1,109 @@
+"""Wire format 1: the fields of a stream entry.
+
+Writing is done by the few functions below, which return a flat list of words (field, value, field, value ...)
+because that is what XADD takes and a list a row is the cheapest shape; reading turns a mapping of fields into an
+`Event`. Fields that are not known are ignored, so that later versions may add some.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from transforms.errors import MalformedEntry
+from transforms.event import Delete, Event, Mark, Truncate, Upsert
+from transforms.position import Position
+
+MICROSECONDS_2000 = 946_684_800_000_000
+"""Microseconds from 1970 to 2000, the epoch that Postgres' protocol counts from."""
+
+END_OF_TRANSACTION = (b"end", b"1")
+
+RUN_BEGIN = "run-begin"
+RUN_END = "run-end"
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]{0,62}\.v[1-9][0-9]{0,5}", re.ASCII)
+
+
+def upsert_words(type_: bytes, key: bytes, state: bytes, ts: bytes, tx: bytes) -> list[bytes]:
+    """The words of an upsert; optional fields are appended by the caller, in the order of the format."""
+    return [b"op", b"upsert", b"type", type_, b"key", key, b"state", state, b"ts", ts, b"tx", tx]
+
+
+def delete_words(type_: bytes, key: bytes, ts: bytes, tx: bytes) -> list[bytes]:
+    """The words of a delete."""
+    return [b"op", b"delete", b"type", type_, b"key", key, b"ts", ts, b"tx", tx]
+
+
+def truncate_words(type_: bytes, ts: bytes, tx: bytes) -> list[bytes]:
+    """The words of a truncate, which has neither key nor state."""
+    return [b"op", b"truncate", b"type", type_, b"ts", ts, b"tx", tx]
+
+
+def mark_words(mark: str, data: Mapping[str, object], ts: bytes, to: str | None = None) -> list[bytes]:
+    """The words of a mark; `data` becomes compact JSON."""
+    words = [b"op", b"mark", b"mark", mark.encode(), b"data", compact_json(data), b"ts", ts]
+    return [*words, b"to", to.encode()] if to else words
+
+
+def compact_json(value: object) -> bytes:
+    """JSON without spaces, in UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:
+    """Turn an entry into an event. Raises MalformedEntry when it is not one of wire format 1."""
+    try:
+        position = Position.parse(entry_id)
+    except ValueError as error:
+        raise MalformedEntry(str(error)) from error
+    try:
+        return _read(position, fields)
+    except KeyError as error:
+        raise MalformedEntry(f"entry {entry_id} has no field {error.args[0].decode()!r}") from error
+    except ValueError as error:
+        raise MalformedEntry(f"entry {entry_id} is not of wire format 1: {error}") from error
+
+
+def _read(position: Position, fields: Mapping[bytes, bytes]) -> Event:
+    op, ends = fields[b"op"], fields.get(b"end") == b"1"
+    to = fields[b"to"].decode() if b"to" in fields else None
+    if op == b"upsert":
+        return Upsert(
+            _type(fields),
+            fields[b"key"],
+            fields[b"state"],
+            position,
+            ends,
+            _names(fields.get(b"partial")),
+            _names(fields.get(b"quoted")),
+            int(fields.get(b"rev", b"1")),
+            to,
+        )
+    if op == b"delete":
+        return Delete(_type(fields), fields[b"key"], position, ends, to)
+    if op == b"truncate":
+        return Truncate(_type(fields), position, ends, to)
+    if op == b"mark":
+        data = json.loads(fields[b"data"])
+        if not isinstance(data, dict):
+            raise ValueError("the data of a mark is not a JSON object")
+        return Mark(fields[b"mark"].decode(), data, position, ends, to)
+    raise ValueError(f"unknown op {op.decode(errors='replace')!r}")
+
+
+def _type(fields: Mapping[bytes, bytes]) -> str:
+    name = fields[b"type"].decode()
+    if not _TYPE.fullmatch(name):
+        raise ValueError("its type is not of the form name.vN")
+    return name
+
+
+def _names(array: bytes | None) -> tuple[str, ...]:
+    if array is None:
+        return ()
+    names: Sequence[object] = json.loads(array)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("a list of fields is not a JSON array of strings")
+    return tuple(str(name) for name in names)
