@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from cdc.catalog import map_event
@@ -13,26 +12,8 @@ from cdc.opening import application_name
 from cdc.publisher import connect
 from cdc.source import Source
 from transforms.errors import StatecastError
+from transforms.finding import Finding
 from transforms.keys import Keys
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One precondition."""
-
-    verdict: Literal["ok", "warning", "error"]
-    thing: str
-    what: str
-    remedy: str | None = None
-
-    def lines(self) -> list[str]:
-        """For people: a line, and one more for what mends it."""
-        first = f"{self.verdict:<8} {self.thing}: {self.what}"
-        return [first, f"         {self.remedy}"] if self.remedy else [first]
-
-    def to_dict(self) -> dict[str, str | None]:
-        """For JSON."""
-        return {"verdict": self.verdict, "thing": self.thing, "what": self.what, "remedy": self.remedy}
 
 
 def run_checks(config: ReaderConfig) -> list[Finding]:

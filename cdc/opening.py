@@ -1,8 +1,8 @@
 """Opening a session: every connection made, every precondition judged, everything made that is missing.
 
 Order matters here. The slot must be free before anything is changed; a publication is made before its slot (Postgres
-18 skips rows with only a warning otherwise); the snapshot that tells which transactions may already have been
-delivered is taken before streaming starts.
+18 skips rows with only a warning otherwise); the snapshot that tells which transactions an earlier reader may have
+delivered is taken when the slot is ours, so that there is no such reader any more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cdc.batch import BatchBuilder
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
+from cdc.errors import SourceBusy
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.progress import Progress
@@ -91,8 +92,9 @@ class Opened:
                 self.control.set_timeline(system.timeline)
         unproven = frozenset(run.event.encode() for run in change.runs if run.first)
         self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + self._torn(change.runs, stored))
-        self._assemble(keys, stored, confirmed, unproven)
         self.replication.start(config.source.slot, config.publication)
+        self._expect_slot_at(confirmed)
+        self._assemble(keys, stored, confirmed, unproven)
         log.info("streaming from %s", confirmed)
 
     def _source(self, dsn: str) -> Source:
@@ -124,6 +126,12 @@ class Opened:
                 {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
             ),
         )
+
+    def _expect_slot_at(self, confirmed: LSN) -> None:
+        """The slot is ours now: it must still be where it was when it was judged."""
+        slot = self.source.slot(self.config.source.slot)
+        if slot is None or slot.confirmed != confirmed:
+            raise SourceBusy("another reader moved the slot while this one was connecting")
 
     def _fork(self, system: SystemIdentity, stored_timeline: str | None) -> LSN | None:
         if stored_timeline is None or int(stored_timeline) >= system.timeline:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
@@ -184,7 +184,7 @@ class Reader:
         control.write_status(figures.to_dict())
 
 
-_GROWING = wait_exponential_jitter(initial=0.2, max=10, jitter=0.3)
+_GROWING = wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.3)
 
 
 def _pause_before_next(state: RetryCallState) -> float:

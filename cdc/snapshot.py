@@ -313,6 +313,7 @@ class SnapshotWorker:
     def _poll(self, what: str, over: Callable[[], bool]) -> None:
         started, told = time.monotonic(), False
         while not over():
+            self._let_window_forget()
             self.waiting_for = what
             if not told and time.monotonic() - started > PATIENCE_SECONDS:
                 log.warning("snapshot waits for %s", what)

@@ -82,12 +82,11 @@ class Applier:
             operation(changes)
         except DataRefused as error:
             self._database.execute(b"ROLLBACK TO SAVEPOINT attempt")
-            if len(changes) == 1:
+            if middle := len(changes) // 2:
+                self._attempt(label, operation, changes[:middle])
+                self._attempt(label, operation, changes[middle:])
+            else:
                 self._parking.park(label, changes[0], error.refusal)
-                return
-            middle = len(changes) // 2
-            self._attempt(label, operation, changes[:middle])
-            self._attempt(label, operation, changes[middle:])
         else:
             self._parking.succeeded()
         self._database.execute(b"RELEASE SAVEPOINT attempt")
@@ -104,8 +103,7 @@ class Applier:
             collect(self._database, replica, changes)
         except DataRefused:
             self._database.execute(b"ROLLBACK TO SAVEPOINT collecting")
-            middle = len(changes) // 2
-            if middle:
+            if middle := len(changes) // 2:
                 self._collect(replica, changes[:middle])
                 self._collect(replica, changes[middle:])
         self._database.execute(b"RELEASE SAVEPOINT collecting")

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal
 
 from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import SinkError
+from sinks.errors import AccessDenied, SinkError
 from sinks.ownership import claim, foreign
-from sinks.postgres import Database, compose, identifier, readable
+from sinks.postgres import Database, compose, identifier, readable, verbatim
 from sinks.replica import Examination, examine
 from sinks.stream import StreamReader, connect
 from transforms.errors import StatecastError
+from transforms.finding import Finding
 from transforms.keys import Keys
+from transforms.names import TableName
 from transforms.position import START
 from transforms.schema import SchemaDocument
 
-Verdict = Literal["ok", "warning", "error"]
 OLDEST_POSTGRES = 150_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One precondition: whether it holds, and what mends it (SQL or a command) when it does not."""
-
-    verdict: Verdict
-    thing: str
-    what: str
-    remedy: str = ""
-
-    def lines(self) -> list[str]:
-        """For a person."""
-        return [
-            f"{self.verdict:7}  {self.thing}: {self.what}",
-            *(f"           {line}" for line in self.remedy.splitlines()),
-        ]
-
-    def to_dict(self) -> dict[str, str]:
-        """For a program."""
-        return asdict(self)
 
 
 def check(config: SinkConfig) -> list[Finding]:
@@ -96,33 +74,72 @@ def _check_redis(
 
 def _check_database(config: SinkConfig, database: Database, documents: dict[str, SchemaDocument]) -> Iterator[Finding]:
     database.connect()
-    checkpoints = Checkpoints(database, config.pipeline.name, config.name, "")
     with database.transaction():
         version, name, role, creates = database.row(
             b"SELECT current_setting('server_version_num')::int, current_database(), current_user,"
             b" has_database_privilege(current_database(), 'CREATE')"
         )
-        there = checkpoints.schema_exists()
+        schema = database.rows(
+            b"SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE')"
+            b" FROM pg_namespace WHERE nspname = 'cdc'"
+        )
     if version < OLDEST_POSTGRES:
-        yield Finding("error", "database", f"PostgreSQL {version // 10000} is older than 15")
+        yield Finding("error", "database", f"PostgreSQL {version // 10000} is older than 15", "Upgrade the database.")
     else:
         yield Finding("ok", "database", f"{name} answers, PostgreSQL {version // 10000}")
-    grant = readable(compose("GRANT CREATE ON DATABASE {} TO {}", identifier(name), identifier(role)))
-    if not there:
-        if not creates:
-            yield Finding("error", "schema cdc", "does not exist and this role may not create it", grant)
-            return
-        yield Finding("ok", "schema cdc", "will be made at the first start")
-    else:
-        yield Finding("ok", "schema cdc", "exists")
+    if schema and not schema[0][0]:
+        # A snapshot run over rows collects its keys in a table of its own.
+        grant = compose("GRANT USAGE, CREATE ON SCHEMA cdc TO {};", identifier(role))
+        yield Finding("error", "schema cdc", "this role lacks USAGE or CREATE on it", readable(grant))
+        return
+    checkpoints = Checkpoints(database, config.pipeline.name, config.name, "")
     with database.transaction():
-        parked = checkpoints.parked() if there else 0
-    if parked:
-        yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
-    for label, document in documents.items():
+        there = checkpoints.schema_exists()
+    if there:
+        yield Finding("ok", "schema cdc", "exists")
+        tables = [TableName("cdc", table) for table in ("checkpoint", "replica", "dead_event")]
+        if lacking := [finding for table in tables for finding in _check_privileges(database, table, role)]:
+            yield from lacking
+            return
         with database.transaction():
-            examination = examine(database, label, config.tables[label], document, registered=there)
+            parked = checkpoints.parked()
+        if parked:
+            yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
+    elif not schema and not creates:
+        grant = compose("GRANT CREATE ON DATABASE {} TO {};", identifier(name), identifier(role))
+        yield Finding("error", "schema cdc", "does not exist and this role may not create it", readable(grant))
+    else:
+        yield Finding("ok", "schema cdc", "will be made at the first start")
+    for label, document in documents.items():
+        yield from _check_replica(config, database, label, document, role, registered=there)
+
+
+def _check_replica(
+    config: SinkConfig, database: Database, label: str, document: SchemaDocument, role: str, *, registered: bool
+) -> Iterator[Finding]:
+    table = config.tables[label]
+    try:
+        yield from _check_privileges(database, table, role)
+        with database.transaction():
+            examination = examine(database, label, table, document, registered=registered)
+    except AccessDenied as error:
+        grant = compose("GRANT USAGE ON SCHEMA {} TO {};", identifier(table.schema), identifier(role))
+        yield Finding("error", f"table {table}", str(error), readable(grant))
+    else:
         yield from _check_table(config, examination)
+
+
+def _check_privileges(database: Database, table: TableName, role: str) -> Iterator[Finding]:
+    with database.transaction():
+        lacking = database.rows(
+            b"SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p"
+            b" WHERE NOT has_table_privilege(to_regclass(%s), p)",
+            [str(table)],
+        )
+    if lacking:
+        names = ", ".join(row[0] for row in lacking)
+        grant = compose("GRANT {} ON TABLE {} TO {};", verbatim(names), identifier(table), identifier(role))
+        yield Finding("error", f"table {table}", f"this role lacks {names} on it", readable(grant))
 
 
 def _check_table(config: SinkConfig, examination: Examination) -> Iterator[Finding]:

@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Sequence
 
 from sinks.config import SinkConfig, load_sink_config
 from sinks.dead_events import DeadEvent
-from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
-from transforms.logs import log_formatter
-
-Command = Callable[[argparse.Namespace], int]
+from transforms.command_line import (
+    Command,
+    common_options,
+    may_go_on,
+    print_findings,
+    run_command,
+    stop_on_signals,
+)
+from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    defaults = argparse.Namespace(
-        config=Path(os.environ.get("CDC_CONFIG") or "cdc.toml"),
-        log_format="text",
-        log_level="info",
-        connect_timeout=60.0,
-    )
-    options = _parser().parse_args(arguments, defaults)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(log_formatter(options.log_format))
-    logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
-    try:
-        code: int = options.command(options)
-    except StatecastError as error:
-        print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
-    return code
+    return run_command(_parser(), arguments, os.environ)
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration (CDC_CONFIG, else cdc.toml)")
-    common.add_argument("--log-format", choices=["text", "json"])
-    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
-    common.add_argument("--connect-timeout", type=float, metavar="SECONDS", help="patience before first contact (60)")
+    common = common_options()
     parser = argparse.ArgumentParser(
         prog="cdc-sink", description="Apply events to replica tables.", parents=[common], allow_abbrev=False
     )
@@ -91,23 +68,11 @@ def _config(options: argparse.Namespace) -> SinkConfig:
     return load_sink_config(options.config, os.environ, options.name)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    """The first SIGTERM or SIGINT asks for an orderly end, the second one ends at once."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(EXIT_INTERRUPTED)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-
-
 def _run(options: argparse.Namespace) -> int:
     from sinks.worker import Worker
 
     stop = threading.Event()
-    _stop_on_signals(stop)
+    stop_on_signals(stop, late_exit_code=EXIT_INTERRUPTED if options.once else EXIT_DONE)
     worker = Worker(_config(options), stop, once=options.once, connect_timeout_seconds=options.connect_timeout)
     return worker.run()
 
@@ -115,12 +80,7 @@ def _run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from sinks.check import check
 
-    findings = check(_config(options))
-    if options.json:
-        print(json.dumps([finding.to_dict() for finding in findings], indent=2))
-    else:
-        print("\n".join(line for finding in findings for line in finding.lines()))
-    return EXIT_DIFFERENCE if any(finding.verdict == "error" for finding in findings) else EXIT_DONE
+    return print_findings(check(_config(options)), as_json=options.json)
 
 
 def _tables(options: argparse.Namespace) -> int:
@@ -180,15 +140,8 @@ def _dead_drop(options: argparse.Namespace) -> int:
     from sinks.dead_commands import DeadCommands
 
     config = _config(options)
-    if not options.yes:
-        if not sys.stdin.isatty():
-            print("error: this forgets events for good\n  remedy: Add --yes.", file=sys.stderr)
-            return EXIT_USAGE
-        if input(f"Forget {len(options.ids)} parked events of {config.name} for good? [y/N] ").lower() not in (
-            "y",
-            "yes",
-        ):
-            return EXIT_DONE
+    if not may_go_on(f"Forget {len(options.ids)} parked events of {config.name} for good?", yes=options.yes):
+        return EXIT_INTERRUPTED
     commands = DeadCommands(config)
     try:
         count = commands.drop(options.ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
-from sinks.postgres import Database, readable
+from sinks.postgres import Database, compose, literal, readable
 from sinks.replica import Examination, Replica, load
 
 
@@ -26,7 +26,15 @@ def claim(
     Raises TableForeign, TableMisfit, AccessDenied.
     """
     if (reason := foreign(examination, pipeline, sink, adopt=adopt)) is not None:
-        raise TableForeign(reason)
+        remedy = None
+        if examination.owner is not None:
+            name = literal(str(examination.table))
+            forget = readable(compose("DELETE FROM cdc.replica WHERE table_name = {};", name))
+            remedy = (
+                "Map the event to another table. If that sink is gone for good, set `adopt = true` to take over its "
+                f"rows, and run in the replica's database: {forget}"
+            )
+        raise TableForeign(reason, remedy=remedy)
     table = str(examination.table)
     if examination.misfits:
         what, mend = zip(*examination.misfits, strict=True)

@@ -131,9 +131,11 @@ class StreamReader:
                 self._entry_bytes[stream] = max(size / len(found), average * 0.5)
                 position = Position.parse(found[-1][0].decode())
             if len(found) < count:
+                if read_bytes > BATCH_BYTES:
+                    return Read(_bounded(entries), True, False, published)
                 return Read(entries, False, True, published)
             if len(entries) >= READ_ENTRIES or read_bytes >= READ_BYTES:
-                return Read(_bounded(entries), True, False, published)
+                return Read(entries if read_bytes <= BATCH_BYTES else _bounded(entries), True, False, published)
 
     def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[list[Entry], LSN]:
         """At most `count` entries behind `position`, which must be there itself, and what was published before."""
@@ -154,7 +156,7 @@ class StreamReader:
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
         if position == START:
             if rest[0] and rest[1]["entries-added"] != rest[1]["length"]:
-                raise StreamHole(f"entries were removed from {key} before this sink had applied them")
+                raise self._hole(stream, f"entries were removed from {key} before this sink had applied them")
             return found, there.published
         if not found or found[0][0].decode() != str(position):
             raise self._missing(stream, position)
@@ -167,7 +169,17 @@ class StreamReader:
             return StreamTailLost(
                 f"{key} ends at {ends.last_generated}, before the checkpoint {position}: Redis lost its tail"
             )
-        return StreamHole(f"{key} does not hold the checkpoint {position} any more: entries were removed from it")
+        return self._hole(
+            stream, f"{key} does not hold the checkpoint {position} any more: entries were removed from it"
+        )
+
+    def _hole(self, stream: str, message: str) -> StreamHole:
+        remedy = (
+            "Run this in the replica's database and start the worker again, which then asks for a snapshot by itself: "
+            f"DELETE FROM cdc.checkpoint WHERE pipeline = '{self._keys.pipeline}' AND sink = '{self._sink}'"
+            f" AND stream = '{stream}';"
+        )
+        return StreamHole(message, remedy=remedy)
 
     def wait(self, positions: Mapping[str, Position], timeout_seconds: float) -> None:
         """Return when one of the streams has an entry behind its position, or after the timeout."""

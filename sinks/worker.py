@@ -110,7 +110,8 @@ class Worker:
             moved = False
             for stream in session.checkpoints:
                 moved = (not self._stop.is_set() and self._advance(session, stream)) or moved
-            self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
+            if not moved:  # so that `applied_lsn` has been written too
+                self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
             self._keep(session)
             if not (moved or self._reached or self._stop.is_set()):
                 positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
@@ -171,7 +172,8 @@ class Worker:
         entries, force = read.entries, False
         if self._goals is not None and stream in self._goals:
             goal = self._goals[stream]
-            entries = [entry for entry in entries if _position(entry) <= goal]
+            if entries and _position(entries[-1]) > goal:
+                entries = [entry for entry in entries if _position(entry) <= goal]
             force = bool(entries) and _position(entries[-1]) == goal
         count = ripe_count(entries, full=read.full, force=force)
         left = read.entries[count : count + 1]
@@ -187,7 +189,7 @@ class Worker:
             self._status.dead += parked
             words = entries[count - 1][1]
             self._status.newest_seconds = int(words[words.index(b"ts") + 1]) / 1e6 if b"ts" in words else None
-        elif applied_lsn != checkpoint.applied_lsn and self._tells_now():
+        elif applied_lsn != checkpoint.applied_lsn and (self._once or self._tells_now()):
             with self._database.transaction():
                 advanced = self._checkpoints.advance(checkpoint, checkpoint.position, applied_lsn)
             session.checkpoints[stream] = advanced

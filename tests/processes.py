@@ -101,14 +101,14 @@ class Pipeline:
         self.environment = {"SOURCE_DSN": self.source_dsn, "REDIS_URL": self.redis_url, **self.environment}
         self.keys = Keys(self.name)
         self.redis = redis.Redis.from_url(self.redis_url)
-        self._commands: list[Command] = []
+        self.commands: list[Command] = []
 
     def command(self, *arguments: str, log: str | None = None) -> Command:
         """A command with this configuration, not started yet."""
         module, *rest = arguments
         path = self.directory / f"{log or '-'.join(rest[:2]) or module}.log"
         made = Command([sys.executable, "-m", module, "-c", str(self.path), *rest], self.environment, path)
-        self._commands.append(made)
+        self.commands.append(made)
         return made
 
     def reader(self, *options: str) -> Command:
@@ -140,10 +140,10 @@ class Pipeline:
         value = self.redis.hget(self.keys.meta, "published")
         return LSN.parse(value.decode()) if isinstance(value, bytes) else LSN(0)
 
-    def insert_position(self) -> LSN:
-        """The end of the source's log."""
+    def flush_position(self) -> LSN:
+        """The end of what is committed. (The insert position may stand behind a page's header, where nothing ends.)"""
         with psycopg.connect(self.source_dsn) as connection:
-            row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            row = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
         assert row is not None
         return LSN.parse(row[0])
 
@@ -155,7 +155,7 @@ class Pipeline:
     def wait_published(self, seconds: float = 60.0) -> None:
         """Wait until all snapshots, and all that is committed now, are in the streams."""
         wait_until("the snapshots", self.snapshots_done, seconds)
-        position = self.insert_position()
+        position = self.flush_position()
         wait_until(f"published to reach {position}", lambda: self.published >= position, seconds)
 
     def last_ids(self) -> dict[str, Position]:
@@ -192,7 +192,7 @@ class Pipeline:
 
     def close(self) -> None:
         """End every process and the connection."""
-        for command in self._commands:
+        for command in self.commands:
             if command.running:
                 command.kill()
         self.redis.close()

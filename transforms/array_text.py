@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
-_TOKENS = {
-    delimiter: re.compile(rb'[{}%b]|"(?:[^"\\]|\\.)*"|[^{}"%b]+' % (delimiter, delimiter), re.DOTALL)
-    for delimiter in (b",", b";", b":")  # `;` for box, `:` for PostGIS' geometry
-}
+
+@cache
+def _tokens(delimiter: bytes) -> re.Pattern[bytes]:
+    escaped = re.escape(delimiter)
+    return re.compile(rb'[{}]|%b|"(?:[^"\\]|\\.)*"|[^{}"%b]+' % (escaped, escaped), re.DOTALL)
+
+
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 
@@ -23,7 +27,7 @@ def to_json(text: bytes, element: Callable[[bytes], bytes], delimiter: bytes) ->
     if text[:1] != b"{":
         return None
     parts: list[bytes] = []
-    for token in _TOKENS[delimiter].findall(text):
+    for token in _tokens(delimiter).findall(text):
         match token[:1]:
             case b"{":
                 parts.append(b"[")

@@ -33,7 +33,9 @@ class SchemaColumn:
     @classmethod
     def of(cls, name: str, type_: ColumnType, *, nullable: bool) -> SchemaColumn:
         """The column as the catalog describes it."""
-        return cls(name, type_.pg_type, type_.base_type, nullable, type_.form.value, type_.is_json_array)
+        is_text = type_.element_oid != 0 and not type_.is_json_array
+        form = Form.TEXT if is_text else type_.form
+        return cls(name, type_.pg_type, type_.base_type, nullable, form.value, type_.is_json_array)
 
 
 @dataclass(frozen=True, slots=True)

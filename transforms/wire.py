@@ -78,7 +78,7 @@ def _read(position: Position, fields: Mapping[bytes, bytes]) -> Event:
             ends,
             _names(fields.get(b"partial")),
             _names(fields.get(b"quoted")),
-            int(fields.get(b"rev", b"1")),
+            _revision(fields.get(b"rev", b"1")),
             to,
         )
     if op == b"delete":
@@ -98,6 +98,12 @@ def _type(fields: Mapping[bytes, bytes]) -> str:
     if not _TYPE.fullmatch(name):
         raise ValueError("its type is not of the form name.vN")
     return name
+
+
+def _revision(text: bytes) -> int:
+    if not re.fullmatch(rb"[1-9][0-9]{0,8}", text):
+        raise ValueError("its rev is not a number from 1 on")
+    return int(text)
 
 
 def _names(array: bytes | None) -> tuple[str, ...]:

@@ -114,12 +114,12 @@ class Monitor:
         return replace(figures, phase=self._phase(figures))
 
     def latencies_after_snapshot(self) -> list[float]:
-        """Seconds from commit to replica, of changes committed after a sink had applied the initial snapshot."""
+        """Seconds from commit to replica, of changes made after a sink had applied the initial snapshot."""
         return [
             sample.seconds
             for probe in self._probes
             for sample in probe.samples
-            if sample.committed_at > self._settled_at.get(probe.sink, float("inf"))
+            if sample.sent_at > self._settled_at.get(probe.sink, float("inf"))
         ]
 
     # --- parts -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,8 @@
-"""Measures how long a committed change takes to a replica: a row is updated there, and looked for here."""
+"""Measures how long a change takes to a replica: a row is updated at the source, and looked for in the replica.
+
+The clock starts before the update is sent and stops when a query sees it, so both are included. Never too little:
+started at the reply, it would miss what happens while this thread waits for its turn to read that reply.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _SLOWEST_LOOK_SECONDS = 0.05
 class Sample:
     """One change that arrived."""
 
-    committed_at: float
+    sent_at: float
     """By the monotonic clock."""
     seconds: float
 
@@ -66,15 +70,16 @@ class Probe(threading.Thread):
             self.failure = error
 
     def _measure(self, source: psycopg.Connection[Any], replica: psycopg.Connection[Any]) -> None:
+        sent_at = self._waiting_since = time.monotonic()
         row = source.execute(self._update.encode()).fetchone()
         assert row is not None
-        committed_at = self._waiting_since = time.monotonic()
         self.updates += 1
         while self._revision_at(replica) < row[0]:
-            waited = time.monotonic() - committed_at
+            waited = time.monotonic() - sent_at
             if self._stop_event.wait(min(max(_FIRST_LOOK_SECONDS, waited / 10), _SLOWEST_LOOK_SECONDS)):
-                return
-        self.samples.append(Sample(committed_at, time.monotonic() - committed_at))
+                break
+        else:
+            self.samples.append(Sample(sent_at, time.monotonic() - sent_at))
         self._waiting_since = None
 
     def _revision_at(self, replica: psycopg.Connection[Any]) -> int:

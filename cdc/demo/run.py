@@ -21,6 +21,7 @@ from tempfile import mkdtemp
 import psycopg
 from psycopg import sql
 from rich.console import Console
+from rich.text import Text
 
 from cdc.demo import shop
 from cdc.demo.figures import Figures
@@ -58,7 +59,7 @@ def run_demo(seconds: float, *, stop: threading.Event) -> int:
         console.print("stopped early; nothing is left running")
         return EXIT_INTERRUPTED
     except CommandEnded as ended:
-        console.print(f"[bold red]error:[/] {ended}", markup=True, soft_wrap=True)
+        console.print(Text.assemble(("error:", "bold red"), f" {ended}"), soft_wrap=True)
         return EXIT_DIFFERENCE
 
 
@@ -121,7 +122,7 @@ class _Demo:
         directory = Path(mkdtemp(prefix="demo-", dir=scratch_directory()))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
         config_file = directory / "cdc.toml"
-        config_file.write_text(shop.CONFIG)
+        config_file.write_text(shop.CONFIG, encoding="utf-8")
         self._commands = self._stack.enter_context(Commands(config_file, addresses, list(_PROBED)))
         self._console.print("[dim]        $ cdc run · cdc-sink run billing · cdc-sink run shipping[/]")
         self._load = Load(addresses["SOURCE_DSN"])
@@ -192,11 +193,12 @@ class _Demo:
         console.print(verdict_table(verdicts))
         for verdict in verdicts:
             for kind, key in verdict.examples:
-                console.print(f"[red]{kind}[/] in {verdict.copy.replica_table}: key {key}", soft_wrap=True)
+                text = Text.assemble((kind, "red"), f" in {verdict.copy.replica_table}: key {key}")
+                console.print(text, soft_wrap=True)
         for sink in late:
             console.print(f"[red]{sink}[/] had not applied everything after {_CATCH_UP_SECONDS:.0f} s")
         console.print(f"{figures.changes:,} rows changed, {figures.entries:,} entries published")
-        console.print(f"commit to replica: {self._latency()}")
+        console.print(f"update to replica: {self._latency()}", soft_wrap=True)
         differences = sum(verdict.differences for verdict in verdicts)
         console.print(f"[bold {'red' if differences else 'green'}]{differences} differences[/]")
         return EXIT_DIFFERENCE if differences else EXIT_DONE

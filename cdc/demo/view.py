@@ -78,7 +78,7 @@ class _LineView:
             *sinks,
             *([f"({figures.trouble})"] if figures.trouble else []),
         ]
-        self._console.print("  ".join(parts), soft_wrap=True)
+        self._console.print("  ".join(parts), soft_wrap=True, markup=False)
 
 
 class _LiveView:
@@ -118,7 +118,7 @@ class Picture:
         parts = [head, Rule(style="dim"), self._source(figures), "", self._streams(figures.streams), "",
                  self._sinks(figures.sinks), Rule(style="dim"), *self._newest(figures.newest)]  # fmt: skip
         title = "[bold]statecast[/]  shop [dim]▸[/] billing, shipping"
-        return Panel(Group(*parts), title=title, title_align="left", width=self._width, box=box.ROUNDED, style="")
+        return Panel(Group(*parts), title=title, title_align="left", width=self._width, box=box.ROUNDED)
 
     def _source(self, figures: Figures) -> Table:
         table = self._table("source", "changes/s", "so far", "published", "behind", "")

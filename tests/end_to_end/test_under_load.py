@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -90,9 +91,14 @@ def slow_chunk_reads(shop: Pipeline, seed: int) -> Iterator[None]:
 
 
 def kill_at_random(shop: Pipeline, commands: list[Command], kills: int, seconds: float, seed: int) -> None:
-    """SIGKILL each command so often within about so many seconds, and start it again at once."""
+    """SIGKILL each command so often within about so many seconds, and start it again at once.
+
+    A snapshot of everything is asked for before each round, so that there is always one in hand.
+    """
     chance = random.Random(seed)
+    labels = json.dumps([label for label, _, _ in workload.COLUMNS.values()])
     for _ in range(kills):
+        shop.redis.xadd(shop.keys.requests, {"events": labels})
         for command in chance.sample(commands, len(commands)):
             time.sleep(chance.uniform(0, 2 * seconds / kills / len(commands)))
             assert command.running, command.output
@@ -172,7 +178,7 @@ def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline) -> None:
             "INSERT INTO accounts (id, rev, name, balance, doc)"
             " SELECT i, 0, 'name ' || i, i / 7.0, jsonb_build_object('n', i) FROM generate_series(1000, 500999) i"
         )
-    position = shop.insert_position()
+    position = shop.flush_position()
     wait_until("all of it to be published", lambda: measure() or shop.published >= position, 120)
     ends = shop.last_ids()
     wait_until(

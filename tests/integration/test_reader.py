@@ -73,7 +73,7 @@ def test_once_publishes_what_is_there_and_what_was_committed_then_ends(shop: Pip
 def test_once_confirms_what_it_published(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
     execute(shop, "UPDATE customers SET name = 'x'")
-    position = shop.insert_position()
+    position = shop.flush_position()
     shop.run("cdc.cli", "run", "--once")
     with psycopg.connect(shop.source_dsn) as connection:
         row = connection.execute(

@@ -23,7 +23,7 @@ ALLOWED_IMPORTS = {
 }
 
 # The only files that read the environment, print, or configure logging.
-COMMANDS = ["cdc/cli.py", "cdc/demo/*", "sinks/cli.py"]
+COMMANDS = ["cdc/cli.py", "cdc/demo/*", "sinks/cli.py", "transforms/command_line.py"]
 COMMANDS_ONLY = {"os.environ", "os.environb", "os.getenv", "print", "logging.basicConfig"}
 
 # Pure files take the time, and chance, as an argument.

@@ -1,0 +1,215 @@
+"""A pipeline written by hand, and sinks that read it: what the other test_sink files are written with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self, cast
+
+import psycopg
+import redis
+
+from sinks.config import SinkConfig
+from sinks.worker import Worker
+from transforms import wire
+from transforms.config import PipelineConfig, Secret, TransportConfig
+from transforms.keys import Keys
+from transforms.names import TableName
+from transforms.position import LSN
+from transforms.schema import SchemaColumn, SchemaDocument
+
+DEADLINE_SECONDS = 30.0
+TS = b"1700000000000000"
+
+Words = list[bytes]
+
+
+def column(name: str, type_: str, *, nullable: bool = True) -> SchemaColumn:
+    return SchemaColumn(name, type_, type_, nullable)
+
+
+CUSTOMER = SchemaDocument(
+    "customer", 1, "customer", ("id",), (column("id", "integer", nullable=False), column("name", "text"))
+)
+
+
+def upsert(key: object, state: object, *more: bytes, type_: str = "customer.v1") -> Words:
+    """`key` and `state`: JSON text, or what becomes it."""
+    return [*wire.upsert_words(type_.encode(), json_text(key), json_text(state), TS, b"7"), *more]
+
+
+def customer(id_: int, name: object, *more: bytes) -> Words:
+    return upsert({"id": id_}, {"id": id_, "name": name}, *more)
+
+
+def delete(key: object, type_: str = "customer.v1") -> Words:
+    return wire.delete_words(type_.encode(), json_text(key), TS, b"7")
+
+
+def truncate(type_: str = "customer.v1") -> Words:
+    return wire.truncate_words(type_.encode(), TS, b"7")
+
+
+def mark(name: str, run: str, event: str = "customer.v1", to: str | None = None) -> Words:
+    return wire.mark_words(name, {"run": run, "event": event}, TS, to)
+
+
+def json_text(value: object) -> bytes:
+    return value if isinstance(value, bytes) else wire.compact_json(value)
+
+
+def wait_until(condition: Callable[[], object], promise: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {DEADLINE_SECONDS:.0f} s: {promise}")
+        time.sleep(0.02)
+
+
+class Pipeline:
+    """A pipeline as its reader would have left it, a replica's database, and sinks between the two."""
+
+    def __init__(self, redis_url: str, target_dsn: str, name: str) -> None:
+        self.redis_url, self.target_dsn, self.name = redis_url, target_dsn, name
+        self.keys = Keys(name)
+        self.lsn = 1000
+        self.tables = {"customer.v1": "replica.customers"}
+        self.adopt = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.redis = self._stack.enter_context(redis.Redis.from_url(self.redis_url))
+        self.target = self._stack.enter_context(psycopg.connect(self.target_dsn, autocommit=True))
+        self.begin("one", CUSTOMER)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # --- the reader's part -------------------------------------------------------------------------------------------
+
+    def begin(self, incarnation: str, *documents: SchemaDocument) -> None:
+        """Make the pipeline (again): its keys are gone, its streams are empty."""
+        for key in self.redis.scan_iter(f"{self.name}:*"):
+            self.redis.delete(key)
+        fields = {"epoch": "1", "incarnation": incarnation, "published": str(LSN(self.lsn))}
+        self.redis.hset(self.keys.meta, mapping=cast(Any, fields))
+        self.describe(*documents)
+
+    def describe(self, *documents: SchemaDocument) -> None:
+        for document in documents:
+            self.redis.hset(self.keys.schema, document.label, document.to_json())
+
+    def transaction(self, *entries: Words, stream: str = "customer", end: bool = True) -> str:
+        """Publish a transaction; returns the id of its last entry."""
+        self.lsn += 100
+        pipe = self.redis.pipeline(transaction=True)
+        for number, words in enumerate(entries, 1):
+            last = [b"end", b"1"] if end and number == len(entries) else []
+            entry_id = f"{self.lsn}-{number * 1_000_000}"
+            pipe.execute_command("XADD", self.keys.stream(stream, 1), entry_id, *words, *last)
+        if end:
+            pipe.hset(self.keys.meta, "published", str(LSN(self.lsn + 8)))
+        pipe.execute()
+        return entry_id
+
+    @property
+    def published(self) -> str:
+        return str(LSN(self.lsn + 8))
+
+    # --- the sink's part ---------------------------------------------------------------------------------------------
+
+    def config(self, sink: str = "billing") -> SinkConfig:
+        return SinkConfig(
+            PipelineConfig(name=self.name),
+            TransportConfig(url=Secret(self.redis_url)),
+            sink,
+            Secret(self.target_dsn),
+            {label: TableName.parse(table) for label, table in self.tables.items()},
+            self.adopt,
+        )
+
+    def apply(self, sink: str = "billing") -> int:
+        """`cdc-sink run SINK --once`, in this process; returns the exit code."""
+        return Worker(self.config(sink), threading.Event(), once=True, connect_timeout_seconds=5).run()
+
+    def config_file(self, directory: Path, sink: str = "billing") -> Path:
+        path = directory / "cdc.toml"
+        lines = [f"{json.dumps(label)} = {json.dumps(table)}" for label, table in self.tables.items()]
+        path.write_text(
+            f'[pipeline]\nname = "{self.name}"\n[transport]\nurl = "{self.redis_url}"\n'
+            f'[sinks.{sink}]\ntype = "postgres"\ndsn = {json.dumps(self.target_dsn)}\n'
+            f"adopt = {str(self.adopt).lower()}\n[sinks.{sink}.tables]\n" + "\n".join(lines)
+        )
+        return path
+
+    def execute(self, query: str, *parameters: object) -> None:
+        self.target.execute(query.encode(), parameters)
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self.target.execute(query.encode(), parameters).fetchall()
+
+    def customers(self) -> dict[int, str | None]:
+        return dict(cast(Any, self.rows("SELECT id, name FROM replica.customers ORDER BY id")))
+
+    def checkpoint(self, stream: str = "customer", sink: str = "billing") -> str:
+        query = (
+            "SELECT (commit_lsn - '0/0')::text || '-' || ordinal FROM cdc.checkpoint WHERE stream = %s AND sink = %s"
+        )
+        return str(self.rows(query, stream, sink)[0][0])
+
+    def status(self, sink: str = "billing") -> dict[str, Any]:
+        return cast(dict[str, Any], json.loads(cast(bytes, self.redis.get(self.keys.sink_status(sink)) or b"{}")))
+
+    def requests(self) -> list[tuple[list[str], str]]:
+        """The snapshots that were asked for: events, sink."""
+        entries = cast(list[Any], self.redis.xrange(self.keys.requests))
+        return [(json.loads(fields[b"events"]), fields[b"sink"].decode()) for _, fields in entries]
+
+
+class SinkProcess:
+    """`cdc-sink` as a real process, killed at the end if it is still there."""
+
+    def __init__(self, config: Path, *arguments: str, sink: str = "billing") -> None:
+        command = [sys.executable, "-c", "import sys; from sinks.cli import main; sys.exit(main())"]
+        self.process = subprocess.Popen(
+            [*command, *arguments[:1], sink, *arguments[1:], "-c", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(DEADLINE_SECONDS)
+
+    def end(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def output(self) -> tuple[int, str, str]:
+        """Wait for the end: exit code, standard output, standard error."""
+        out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
+        return self.process.returncode, out, err
+
+
+def command(config: Path, *arguments: str, sink: str = "billing") -> tuple[int, str, str]:
+    """Run `cdc-sink ARGUMENTS[0] SINK ARGUMENTS[1:]` to its end: exit code, standard output, standard error."""
+    with SinkProcess(config, *arguments, sink=sink) as process:
+        return process.output()

@@ -1,0 +1,46 @@
+"""Where a batch ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from sinks.batch import Entry, ends_transaction, ripe_count
+
+
+def entries(*ids: str) -> list[Entry]:
+    """`24-1` is an entry, `24-2.` the last of its transaction."""
+    return [
+        (text.rstrip(".").encode(), [b"op", b"mark", *([b"end", b"1"] if text.endswith(".") else [])]) for text in ids
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "count"),
+    [
+        ([], 0),
+        (["24-1."], 1),
+        (["24-1", "24-2."], 2),
+        (["24-1", "24-2", "25-1"], 2),
+        (["24-1.", "25-1", "25-2"], 1),
+        (["24-1.", "25-1", "26-1", "26-2"], 2),
+        (["24-1.", "25-1.", "26-1."], 3),
+        (["24-1", "24-2"], 0),
+    ],
+)
+def test_a_batch_ends_with_the_last_transaction_that_is_whole(ids: list[str], count: int) -> None:
+    assert ripe_count(entries(*ids), full=False) == count
+
+
+def test_a_transaction_larger_than_the_bound_is_applied_in_parts() -> None:
+    assert ripe_count(entries("24-1", "24-2"), full=True) == 2
+    assert ripe_count(entries("24-1.", "25-1"), full=True) == 1
+
+
+def test_everything_is_applied_when_forced() -> None:
+    assert ripe_count(entries("24-1.", "25-1"), full=False, force=True) == 2
+
+
+def test_the_end_is_found_among_fields_that_are_not_known() -> None:
+    assert ends_transaction([b"op", b"mark", b"end", b"1", b"later", b"x"])
+    assert not ends_transaction([b"op", b"end", b"1", b"x"])
+    assert not ends_transaction([b"op", b"mark", b"end", b"0"])

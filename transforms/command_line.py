@@ -1,0 +1,106 @@
+"""The frame of the two commands: common options, logs to standard error, errors as message and remedy, signals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
+from transforms.finding import Finding
+from transforms.logs import log_formatter
+
+STOP_SECONDS = 4.5
+"""How long an orderly end may take before the process ends as it is. That is safe: a killed one loses nothing."""
+
+log = logging.getLogger(__name__)
+
+
+class NobodyToAsk(StatecastError):
+    """A command asks before it goes on, and its standard input is not a terminal."""
+
+    exit_code = EXIT_USAGE
+    remedy = "Add --yes if you mean it."
+
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def common_options() -> argparse.ArgumentParser:
+    """Options that stand before or after a subcommand: a parent of all parsers."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration (CDC_CONFIG, else cdc.toml)")
+    common.add_argument("--log-format", choices=["text", "json"])
+    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    common.add_argument("--connect-timeout", type=float, metavar="SECONDS", help="patience before first contact (60)")
+    return common
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, environ: Mapping[str, str]) -> int:
+    """Parse, run `options.command`, and turn what it raises into messages; returns the exit code."""
+    defaults = argparse.Namespace(
+        config=Path(environ.get("CDC_CONFIG") or "cdc.toml"), log_format="text", log_level="info", connect_timeout=60.0
+    )
+    options = parser.parse_args(arguments, defaults)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(log_formatter(options.log_format))
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
+    try:
+        code: int = options.command(options)
+    except StatecastError as error:
+        print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    return code
+
+
+def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
+    """Print what `check` found; returns its exit code."""
+    if as_json:
+        print(json.dumps([finding.to_dict() for finding in findings], indent=2))
+    else:
+        print("\n".join(line for finding in findings for line in finding.lines()))
+    return EXIT_DIFFERENCE if any(finding.verdict == "error" for finding in findings) else EXIT_DONE
+
+
+def may_go_on(question: str, *, yes: bool) -> bool:
+    """Ask before something that cannot be undone. Raises NobodyToAsk."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise NobodyToAsk("this cannot be undone, and there is nobody to ask")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def stop_on_signals(stop: threading.Event, *, late_exit_code: int | None = EXIT_DONE) -> None:
+    """The first SIGTERM or SIGINT asks for an orderly end, the second one ends at once.
+
+    An end that takes longer than STOP_SECONDS is cut short with `late_exit_code`, unless that is None.
+    """
+
+    def give_up() -> None:
+        log.warning("not everything answered within %.1f s: ending without it", STOP_SECONDS)
+        os._exit(late_exit_code or EXIT_DONE)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+        if late_exit_code is not None:
+            timer = threading.Timer(STOP_SECONDS, give_up)
+            timer.daemon = True
+            timer.start()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
