@@ -103,6 +103,29 @@ class Control:
         with translated_errors():
             self._client.hset(self._keys.meta, mapping=cast(Any, fields))
 
+    def begin_epoch(self, system_identifier: str, timeline: int, publication_oid: int, published: LSN) -> None:
+        """Go on under new stream names, from `published` on; runs in hand have no meaning any more."""
+        fields = {
+            "system_identifier": system_identifier,
+            "timeline": str(timeline),
+            "publication_oid": str(publication_oid),
+            "published": str(published),
+        }
+        with translated_errors():
+            names = cast(list[bytes], self._client.hkeys(self._keys.meta))
+            stale = [name for name in names if name.startswith(b"last:")]
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hdel(self._keys.meta, "diverged", *stale)
+            pipe.hset(self._keys.meta, mapping=cast(Any, fields))
+            pipe.hincrby(self._keys.meta, "epoch", 1)
+            pipe.delete(self._keys.runs)
+            pipe.execute()
+
+    def note_divergence(self, what: str) -> None:
+        """Have the next start know that a stream holds something else than the source sends."""
+        with translated_errors():
+            self._client.hset(self._keys.meta, "diverged", what)
+
     def set_timeline(self, timeline: int) -> None:
         """The source goes on on another timeline, which holds all that was published."""
         with translated_errors():
@@ -145,6 +168,15 @@ class Control:
         with translated_errors():
             entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
         return [f"{entry_id}:{event}" for event in events]
+
+    def is_asked_for(self, events: Sequence[str]) -> bool:
+        """Whether a snapshot of all these events, for all sinks, waits to be made."""
+        with translated_errors():
+            entries = cast(list[Any], self._client.xrange(self._keys.requests))
+        return any(
+            b"sink" not in fields and set(events) <= set(json.loads(fields.get(b"events", b"[]")))
+            for _, fields in entries
+        )
 
     def take_requests(self, known: Sequence[str]) -> list[Run]:
         """Turn requests into runs; a request for an event that is not mapped is dropped."""

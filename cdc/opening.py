@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -22,13 +21,14 @@ from cdc.control import Control, Run
 from cdc.errors import SourceBusy
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
+from cdc.once import Goal
 from cdc.progress import Progress
-from cdc.publisher import Publisher, TransportState, connect
+from cdc.publisher import Publisher, SourceDiverged, TransportState, connect
 from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.session import Session
 from cdc.snapshot import SnapshotWorker, Subject
-from cdc.source import PublicationUnfit, Slot, Source
-from cdc.startup import SourceState, Start, StoredState, decide
+from cdc.source import Publication, PublicationUnfit, Slot, Source
+from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Route, Translator
 from transforms.keys import Keys
 from transforms.position import LSN
@@ -75,21 +75,21 @@ class Opened:
         if slot is not None and slot.active_pid is not None:
             raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
         start = self._judge(system, slot, stored)
-        self.shapes = Shapes(config.events, self.control.schemas() if start is Start.RESUME else {})
+        self.shapes = Shapes(config.events, {} if start is Start.FRESH else self.control.schemas())
         change = self.shapes.compare(
             self.source.describe(self.shapes.tables),
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
         self._publish_tables()
-        if start is Start.FRESH:
-            confirmed = self._begin(system, slot)
-            stored = self.control.state([event.stream for event in config.events])
-        else:
+        if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
             if stored.meta.get("timeline") != str(system.timeline):
                 self.control.set_timeline(system.timeline)
+        else:
+            confirmed = self._begin(system, slot, start)
+            stored = self.control.state([event.stream for event in config.events])
         unproven = frozenset(run.event.encode() for run in change.runs if run.first)
         self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + self._torn(change.runs, stored))
         self.replication.start(config.source.slot, config.publication)
@@ -105,26 +105,28 @@ class Opened:
     def _judge(self, system: SystemIdentity, slot: Slot | None, stored: TransportState) -> Start:
         publication = self.source.publication(self.config.publication)
         meta = stored.meta
-        return decide(
-            SourceState(
-                system.system_identifier,
-                system.timeline,
-                self.source.database(),
-                publication.oid if publication else None,
-                self.source.insert_position(),
-                slot.plugin if slot else None,
-                slot.database if slot else "",
-                slot.confirmed if slot else LSN(0),
-                slot.wal_status if slot else "",
-                self._fork(system, meta.get("timeline")),
-            ),
-            StoredState(
-                meta.get("system_identifier"),
-                int(meta.get("timeline", "0")),
-                int(meta.get("publication_oid", "0")),
-                stored.published,
-                {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
-            ),
+        try:
+            return decide(self._source_state(system, slot, publication, meta), stored_state(stored))
+        except Hole as hole:
+            if not self.control.is_asked_for([event.label for event in self.config.events]):
+                raise
+            log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", hole)
+            return Start.NEW_EPOCH
+
+    def _source_state(
+        self, system: SystemIdentity, slot: Slot | None, publication: Publication | None, meta: Mapping[str, str]
+    ) -> SourceState:
+        return SourceState(
+            system.system_identifier,
+            system.timeline,
+            self.source.database(),
+            publication.oid if publication else None,
+            self.source.insert_position(),
+            slot.plugin if slot else None,
+            slot.database if slot else "",
+            slot.confirmed if slot else LSN(0),
+            slot.wal_status if slot else "",
+            self._fork(system, meta.get("timeline")),
         )
 
     def _expect_slot_at(self, confirmed: LSN) -> None:
@@ -164,18 +166,25 @@ class Opened:
             self.source.add_to_publication(name, missing)
             log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
 
-    def _begin(self, system: SystemIdentity, slot: Slot | None) -> LSN:
-        """Make slot and meta of a new pipeline; returns where the slot stands."""
-        config = self.config
+    def _begin(self, system: SystemIdentity, slot: Slot | None, start: Start) -> LSN:
+        """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
+        name = self.config.source.slot
+        if slot is not None and slot.wal_status == "lost":
+            self.source.drop_slot(name)
+            slot = None
         if slot is None:
-            log.info("creating slot %s (waits for transactions that are open now)", config.source.slot)
-            position = self.source.create_slot(config.source.slot)
+            log.info("creating slot %s (waits for transactions that are open now)", name)
+            position = self.source.create_slot(name)
         else:
-            log.warning("slot %s was there before: taking it up at %s", config.source.slot, slot.confirmed)
+            log.warning("slot %s was there before: taking it up at %s", name, slot.confirmed)
             position = slot.confirmed
-        publication = self.source.publication(config.publication)
+        publication = self.source.publication(self.config.publication)
         assert publication is not None
-        self.control.make_meta(system.system_identifier, system.timeline, config.source.slot, publication.oid, position)
+        identity = system.system_identifier, system.timeline
+        if start is Start.NEW_EPOCH:
+            self.control.begin_epoch(*identity, publication.oid, position)
+        else:
+            self.control.make_meta(*identity, name, publication.oid, position)
         return position
 
     def _torn(self, runs: list[Run], stored: TransportState) -> list[Run]:
@@ -254,7 +263,18 @@ class Opened:
 
     def run(self, stop: threading.Event) -> None:
         """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed."""
-        goal = _Goal(self) if self.once else None
+        try:
+            self._run(stop)
+        except SourceDiverged as error:
+            self.control.note_divergence(str(error))
+            raise
+
+    def _run(self, stop: threading.Event) -> None:
+        goal = (
+            Goal(self.source, self.translator, self.worker, message_prefix(self.config.pipeline.name))
+            if self.once
+            else None
+        )
         if goal:
             self.worker.when_idle = self.session.wake
         self.session.run(self.translator, self.worker, stop, goal.reached_at if goal else lambda: None)
@@ -264,26 +284,14 @@ class Opened:
         self._stack.close()
 
 
-class _Goal:
-    """Where `--once` ends: behind every snapshot, and behind what was committed when they were complete."""
-
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self._emitted = False
-        self._delivered = False
-        self._position: LSN | None = None
-
-    def reached_at(self) -> LSN | None:
-        """The position to be confirmed, once it is known."""
-        opened = self._opened
-        if not self._emitted and opened.worker.idle.is_set():
-            self._emitted = True
-            token = f"once-{time.time_ns()}"
-            opened.translator.marks[token] = self._deliver
-            opened.source.emit(message_prefix(opened.config.pipeline.name), json.dumps({"token": token}).encode())
-        if self._delivered and self._position is None and not opened.translator.in_transaction:
-            self._position = opened.translator.latest_end
-        return self._position
-
-    def _deliver(self) -> None:
-        self._delivered = True
+def stored_state(stored: TransportState) -> StoredState:
+    """What Redis holds, as a start judges it."""
+    meta = stored.meta
+    return StoredState(
+        meta.get("system_identifier"),
+        int(meta.get("timeline", "0")),
+        int(meta.get("publication_oid", "0")),
+        stored.published,
+        {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
+        meta.get("diverged"),
+    )

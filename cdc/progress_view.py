@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,20 @@ def progress_view(stream: TextIO) -> Iterator[Callable[[Figures], None]]:
         yield _Lines().observe
         return
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}")]
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress, _logs_above_the_bar():
         yield _Bar(progress).observe
+
+
+@contextmanager
+def _logs_above_the_bar() -> Iterator[None]:
+    """Log through what rich has put in the place of standard error."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    before = [handler.setStream(sys.stderr) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            handler.setStream(stream or sys.__stderr__)
 
 
 class _Rate:

@@ -38,8 +38,8 @@ class StreamHole(TransportError):
     """Redis has lost entries that were in a stream."""
 
     remedy = (
-        "Run `cdc drop` and start again: replicas are reconciled by a fresh snapshot. "
-        "Find out why Redis lost data: `cdc check` prints what its persistence can lose."
+        "Find out why Redis lost data: `cdc check` prints what its persistence can lose. "
+        "Run `cdc snapshot --all` and start the reader again: a fresh snapshot reconciles the replicas."
     )
 
 
@@ -47,8 +47,8 @@ class SourceDiverged(TransportError):
     """What the source sends again is not what is in the stream at that place."""
 
     remedy = (
-        "If the source was restored from a backup or failed over, run `cdc drop` and start again: replicas are "
-        "reconciled by a fresh snapshot. Otherwise find out who else writes to the stream."
+        "If the source was restored from a backup or failed over, run `cdc snapshot --all` and start the reader again:"
+        " a fresh snapshot reconciles the replicas. Otherwise find out who else writes to the stream."
     )
 
 

@@ -11,19 +11,30 @@ from enum import Enum, auto
 from cdc.errors import SourceError
 from transforms.position import LSN, Position
 
-_START_AGAIN = "Run `cdc drop` and start again: replicas are reconciled by a fresh snapshot."
+_HEAL = (
+    "Run `cdc snapshot --all` and start the reader again: it begins a new epoch of the streams, and a fresh snapshot"
+    " reconciles the replicas, deleted rows included."
+)
 
 
-class SlotMissing(SourceError):
+class Hole(SourceError):
+    """Changes may be missing between what was published and what can be read; a new epoch would mend it.
+
+    A person says that it shall, by asking for a snapshot of everything: pointed at a wrong database by mistake, the
+    reader must not turn all replicas into copies of that one.
+    """
+
+    remedy = _HEAL
+
+
+class SlotMissing(Hole):
     """The slot is gone, and with it the changes since the last confirmed one."""
 
-    remedy = _START_AGAIN
 
-
-class SlotLost(SourceError):
+class SlotLost(Hole):
     """Postgres removed WAL that the slot still needed."""
 
-    remedy = f"{_START_AGAIN} Then raise max_slot_wal_keep_size, or keep the reader running."
+    remedy = f"{_HEAL} Then raise max_slot_wal_keep_size, or keep the reader running."
 
 
 class SlotForeign(SourceError):
@@ -32,28 +43,32 @@ class SlotForeign(SourceError):
     remedy = "Set source.slot to a name that nothing else uses."
 
 
-class SlotAhead(SourceError):
+class SlotAhead(Hole):
     """The slot has been confirmed beyond what Redis holds: changes between the two are in neither."""
 
-    remedy = f"{_START_AGAIN} Find out who else read from the slot, or why Redis went back."
+    remedy = f"{_HEAL} Find out who else read from the slot, or why Redis went back."
 
 
-class SystemChanged(SourceError):
+class SystemChanged(Hole):
     """The source is another cluster, or another branch of its history, than the streams were made from."""
 
-    remedy = f"If that is meant (a restore, an upgrade, a failover): {_START_AGAIN[0].lower()}{_START_AGAIN[1:]}"
+    remedy = f"If that is meant (a restore, an upgrade, a failover): {_HEAL[0].lower()}{_HEAL[1:]}"
+
+
+class StreamsWentBack(Hole):
+    """A stream ends before the last id that was published to it."""
+
+    remedy = f"Redis lost data: find out why. {_HEAL}"
+
+
+class StreamsDiverged(Hole):
+    """An earlier session found that the source sends again something else than what is in a stream."""
 
 
 class MetaMissing(SourceError):
     """The streams are there, but the pipeline's position is not."""
 
-    remedy = f"Find out who deleted the key. {_START_AGAIN}"
-
-
-class StreamsWentBack(SourceError):
-    """A stream ends before the last id that was published to it."""
-
-    remedy = f"Redis lost data: find out why. {_START_AGAIN}"
+    remedy = "Find out who deleted the key. Run `cdc drop` and start again: a fresh snapshot reconciles the replicas."
 
 
 class Start(Enum):
@@ -63,6 +78,8 @@ class Start(Enum):
     """Make what is missing of publication, slot and meta, and snapshot every event."""
     RESUME = auto()
     """Stream from the slot's confirmed position."""
+    NEW_EPOCH = auto()
+    """The streams have a hole, and a person has asked for a snapshot of everything: begin them under new names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class StoredState:
     published: LSN
     stream_ends: dict[str, tuple[Position, Position]]
     """Stream -> (the last id it has, the last id it should at least have)."""
+    diverged: str | None = None
+    """What an earlier session found when it compared what was sent again with a stream."""
 
 
 def decide(source: SourceState, stored: StoredState) -> Start:
@@ -110,6 +129,8 @@ def decide(source: SourceState, stored: StoredState) -> Start:
         if with_entries:
             raise MetaMissing(f"Redis holds streams ({', '.join(with_entries)}) but not the position they stand at")
         return Start.FRESH
+    if stored.diverged:
+        raise StreamsDiverged(stored.diverged)
     _check_history(source, stored)
     for stream, (end, kept) in stored.stream_ends.items():
         if end < kept:

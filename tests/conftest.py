@@ -13,7 +13,7 @@ import pytest
 from tests import servers
 
 _HERE = Path(__file__).parent
-_INTEGRATION_FOLDERS = (_HERE / "integration", _HERE / "end_to_end", _HERE / "faults")
+_INTEGRATION_FOLDERS = (_HERE / "integration", _HERE / "end_to_end", _HERE / "faults", _HERE / "types")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""Where `cdc run --once` ends."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from cdc.snapshot import SnapshotWorker
+from cdc.source import Source
+from cdc.translation import Translator
+from transforms.position import LSN
+
+
+class Goal:
+    """Behind every snapshot, and behind all that was committed when they were complete."""
+
+    def __init__(self, source: Source, translator: Translator, worker: SnapshotWorker, prefix: str) -> None:
+        self._source = source
+        self._translator = translator
+        self._worker = worker
+        self._prefix = prefix
+        self._emitted = False
+        self._delivered = False
+        self._position: LSN | None = None
+
+    def reached_at(self) -> LSN | None:
+        """The position that must be confirmed, once it is known. Called by the stream's thread."""
+        if not self._emitted and self._worker.idle.is_set():
+            self._emitted = True
+            token = f"once-{time.time_ns()}"
+            self._translator.marks[token] = self._deliver
+            self._source.emit(self._prefix, json.dumps({"token": token}).encode())
+        if self._delivered and self._position is None and not self._translator.in_transaction:
+            self._position = self._translator.latest_end
+        return self._position
+
+    def _deliver(self) -> None:
+        self._delivered = True
