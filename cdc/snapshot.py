@@ -182,7 +182,7 @@ class SnapshotWorker:
             self._read_again()
             run, exhausted = self._publish_chunk(run, subject)
             self.current = run
-        while run.event in self._translator.events_to_read_again():
+        while run.event in self._translator.events_to_read_again:
             self._read_again()
         run = run.advanced(state="done", share=1.0, finished_at=time.time())
         self._publish_mark(run, wire.RUN_END, subject)
@@ -212,7 +212,7 @@ class SnapshotWorker:
 
     def _read_again(self) -> None:
         """Publish whole rows for changes that could not be published as they were."""
-        for event in self._translator.events_to_read_again():
+        for event in self._translator.events_to_read_again:
             subject = self._subjects[event]
             while (verdict := self._read_some_again(subject)).unseen:
                 self._wait_until_seen(verdict)

@@ -84,6 +84,8 @@ class Translator:
         self.builder = builder
         self.window = window
         self.marks: dict[str, Callable[[], None]] = {}
+        self.events_to_read_again: tuple[str, ...] = ()
+        """Events with rows that wait to be read again, the longest waiting first; other threads may look at it."""
         self.in_transaction = False
         self.commit_lsn = LSN(0)
         self.commit_time = b"0"
@@ -298,10 +300,8 @@ class Translator:
         if not self._rereads or self._rereads[-1].held_end != self._latest_end:
             self._rereads.append(Rereads(self._latest_end))
         self._rereads[-1].keys.setdefault(event, set()).update(keys)
-
-    def events_to_read_again(self) -> list[str]:
-        """Events with rows that wait to be read again, the longest waiting first."""
-        return list(dict.fromkeys(event for reread in self._rereads for event in reread.keys))
+        if event not in self.events_to_read_again:
+            self.events_to_read_again = (*self.events_to_read_again, event)
 
     def collect_rereads(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
         """The oldest rows of an event to read again: about `limit` keys, and what to give to `rereads_done`."""
@@ -321,6 +321,7 @@ class Translator:
             del reread.keys[event]
         while self._rereads and not self._rereads[0].keys:
             self._rereads.popleft()
+        self.events_to_read_again = tuple(dict.fromkeys(waiting for reread in self._rereads for waiting in reread.keys))
 
     @property
     def latest_end(self) -> LSN:
