@@ -181,10 +181,11 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
 def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
     log.feed(moved_without_its_large_value(60))
-    assert log.translator.events_to_read_again == (EVENT, "person.v1")
+    assert list(log.translator.events_to_read_again) == [EVENT, "person.v1"]
     log.translator.rereads_done(EVENT, log.translator.collect_rereads(EVENT, 10)[0])
     log.feed(transaction(80, end=88))
-    assert (log.translator.events_to_read_again, log.builder.end) == (("person.v1",), 10)
+    assert set(log.translator.events_to_read_again) == {"person.v1"}
+    assert log.builder.end == 10
 
 
 # What no walsender sends
