@@ -6,10 +6,10 @@ import os
 import platform
 import pwd
 import shutil
-from importlib.metadata import version as version_of
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import mkdtemp
 
 from cdc.demo.scratch import scratch_directory
 from transforms.errors import StatecastError
@@ -69,23 +69,13 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
+@cache
 def _readable_copy(package: Path) -> Path:
-    """A copy in the temporary folder, outside of root's own; made once per machine and version of the wheel."""
+    """A copy outside of root's own folders, in the scratch directory: nothing stays on disk."""
     libraries = package.with_name(f"{package.name}.libs")  # beside the package: the programs find it by `$ORIGIN`
-    copy = Path(gettempdir()) / f"statecast-{package.name}-{version_of(package.name)}-{os.geteuid()}"
-    if not copy.exists():
-        staging = Path(mkdtemp(dir=scratch_directory()))
-        for part in (package, libraries):
-            if part.is_dir():
-                shutil.copytree(part, staging / part.name, ignore=shutil.ignore_patterns("include", "*.a", "*.py*"))
-        staging.chmod(0o755)
-        try:
-            staging.rename(copy)  # atomic: a process that came second finds the folder taken, and complete
-        except OSError:
-            shutil.rmtree(staging)
-    status = copy.stat(follow_symlinks=False)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise EmbeddedServersMissing(
-            f"{copy} belongs to someone else and will not be run", remedy=f"Remove it: `rm -rf {copy}`."
-        )
+    copy = Path(mkdtemp(prefix="programs-", dir=scratch_directory()))
+    for part in (package, libraries):
+        if part.is_dir():
+            shutil.copytree(part, copy / part.name, ignore=shutil.ignore_patterns("include", "*.a", "*.py*"))
+    copy.chmod(0o755)
     return copy / package.name
