@@ -49,6 +49,12 @@ class Command:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def resident_bytes(self) -> int:
         """Its resident memory now."""
         assert self._process is not None

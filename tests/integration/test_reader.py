@@ -125,7 +125,7 @@ def test_a_slot_that_is_gone_is_not_made_again_in_silence(shop: Pipeline) -> Non
     execute(shop, f"SELECT pg_drop_replication_slot('cdc_{shop.name}')")
     printed = shop.run("cdc.cli", "run", expect=3)
     assert "the slot does not exist any more" in printed
-    assert "`cdc drop`" in printed
+    assert "`cdc snapshot --all`" in printed
     assert slots(shop) == []
 
 
