@@ -1,11 +1,11 @@
-"""Entries on their way to the streams, in the flat form that the append script takes."""
+"""Entries on their way to the streams, as items of the append script."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from transforms import wire
+from cdc import append
 from transforms.position import LSN
 
 
@@ -13,9 +13,11 @@ from transforms.position import LSN
 class StreamBatch:
     """Entries for one stream."""
 
-    words: list[bytes]
-    """For each entry its id, the number of its words, its words."""
+    items: list[bytes]
+    words: int
+    """How many words all items have together."""
     count: int
+    """How many of them are entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +39,39 @@ class Batch:
 class StreamBuffer:
     """Collects one stream's entries; the newest is held back until it is known whether it ends its transaction."""
 
-    __slots__ = ("count", "newest", "words")
+    __slots__ = ("count", "items", "newest_words", "transaction", "words")
 
     def __init__(self) -> None:
-        self.words: list[bytes] = []
+        self.items: list[bytes] = []
+        self.words = 0
         self.count = 0
-        self.newest = 0
+        self.newest_words = 0
+        self.transaction: bytes | None = None
+        """The item of the transaction in hand, if it has been added."""
+
+    def begin_transaction(self, item: bytes) -> None:
+        """The entries that follow are of another transaction, or in another batch, than those before."""
+        self.transaction = item
+        self.items.append(item)
+        self.words += append.TRANSACTION_WORDS
 
     def end_transaction(self) -> None:
         """Mark the newest entry as the last of its transaction."""
-        size = self.newest + 1
-        self.words[size] = b"%d" % (int(self.words[size]) + len(wire.END_OF_TRANSACTION))
-        self.words += wire.END_OF_TRANSACTION
+        self.items[-1] = append.ending(self.items[-1])
+        self.transaction = None
 
     def take(self, *, hold_newest: bool) -> StreamBatch | None:
         """Take out what may be published, or None when there is nothing."""
-        if not hold_newest:
-            words, count = self.words, self.count
-            self.words, self.count = [], 0
-        else:
-            words, count = self.words[: self.newest], self.count - 1
-            self.words, self.count = self.words[self.newest :], 1
-        self.newest = 0
-        return StreamBatch(words, count) if count > 0 else None
+        held = self.items.pop() if hold_newest else None
+        taken = StreamBatch(self.items, self.words - (self.newest_words if held else 0), self.count - bool(held))
+        self.items, self.words, self.count = [], 0, 0
+        if held:
+            assert self.transaction is not None
+            self.begin_transaction(self.transaction)
+            self.items.append(held)
+            self.words += self.newest_words
+            self.count = 1
+        return taken if taken.count else None
 
 
 class BatchBuilder:
@@ -75,28 +87,36 @@ class BatchBuilder:
         self._limit_count = limit_count
         self._limit_bytes = limit_bytes
         self._buffers: dict[str, StreamBuffer] = {}
-        self._open: set[str] = set()
+        self._open: dict[str, StreamBuffer] = {}
+        """The streams that the transaction in hand has entries in."""
+        self._transaction = b""
         self._notes: dict[str, str] = {}
         self._notes_of_transaction: dict[str, str] = {}
         self._taken_end = end
 
-    def add(self, stream: str, entry_id: bytes, words: list[bytes], size_bytes: int) -> None:
-        """Append an entry of the transaction in hand; `size_bytes` is about what it weighs."""
-        if stream in self._open:
-            buffer = self._buffers[stream]
-        else:
-            self._open.add(stream)
+    def begin_transaction(self, ts: bytes, tx: bytes) -> None:
+        """The entries that follow are of this transaction."""
+        self._transaction = append.transaction_item(ts, tx)
+
+    def add(self, stream: str, item: bytes, words: int) -> bool:
+        """Append an entry of the transaction in hand; returns whether the batch is full and should go."""
+        buffer = self._open.get(stream)
+        if buffer is None:
             buffer = self._buffers.setdefault(stream, StreamBuffer())
-        buffer.newest = len(buffer.words)
-        buffer.words += (entry_id, b"%d" % len(words), *words)
+            self._open[stream] = buffer
+            buffer.begin_transaction(self._transaction)
+        buffer.items.append(item)
+        buffer.words += words
+        buffer.newest_words = words
         buffer.count += 1
         self.count += 1
-        self.bytes += size_bytes
+        self.bytes += len(item)
+        return self.count >= self._limit_count or self.bytes >= self._limit_bytes
 
     def end_transaction(self) -> None:
         """The transaction in hand is over: no entry is held back."""
-        for stream in self._open:
-            self._buffers[stream].end_transaction()
+        for buffer in self._open.values():
+            buffer.end_transaction()
         self._open.clear()
         if self._notes_of_transaction:
             self._notes |= self._notes_of_transaction
@@ -105,11 +125,6 @@ class BatchBuilder:
     def note(self, run_id: str, state: str) -> None:
         """Store a snapshot run's state when the transaction in hand has wholly been published."""
         self._notes_of_transaction[run_id] = state
-
-    @property
-    def full(self) -> bool:
-        """Whether the batch should go."""
-        return self.count >= self._limit_count or self.bytes >= self._limit_bytes
 
     @property
     def has_content(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import redis
 from redis.exceptions import NoScriptError
 
+from cdc import append
 from cdc.batch import Batch, StreamBatch
 from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
 from transforms.keys import Keys
@@ -121,15 +122,19 @@ class Publisher:
     def _append(self, streams: Mapping[str, StreamBatch]) -> None:
         if not self._sha:
             self._sha = self._client.script_load(_APPEND)
-        pipe = self._client.pipeline(transaction=False)
-        for stream, entries in streams.items():
-            known = str(self.last_ids.get(stream, START))
-            pipe.evalsha(self._sha, 1, self._keys.stream(stream, self._epoch), known, *cast(Any, entries.words))
         try:
-            replies: list[Any] = pipe.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
+            replies = self._call(
+                [
+                    append.command(
+                        self._sha,
+                        self._keys.stream(stream, self._epoch),
+                        str(self.last_ids.get(stream, START)),
+                        entries.words,
+                        entries.items,
+                    )
+                    for stream, entries in streams.items()
+                ]
+            )
         except NoScriptError:
             self._sha = ""
             self._append(streams)
@@ -141,6 +146,27 @@ class Publisher:
         ]
         if failures:
             raise failures[0]
+
+    def _call(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send commands that are in the protocol's form already; raises the first error after all have answered."""
+        pool = self._client.connection_pool
+        connection: Any = pool.get_connection()
+        replies, errors = [], []
+        try:
+            connection.send_packed_command(commands)
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except redis.ResponseError as error:
+                    errors.append(error)
+        except BaseException:
+            connection.disconnect()  # replies may be left in it
+            raise
+        finally:
+            pool.release(connection)
+        if errors:
+            raise errors[0]
+        return replies
 
     def _take_reply(self, stream: str, entries: StreamBatch, reply: Sequence[Any]) -> TransportError | None:
         appended, skipped, last, *error = reply
@@ -157,7 +183,7 @@ class Publisher:
 
     def _prove(self, stream: str, entries: StreamBatch, skipped: int) -> None:
         """Compare skipped entries with those in the stream: the same id must have the same tx and ts."""
-        expected = dict(_identities(entries.words, skipped))
+        expected = dict(append.identities(entries.items, skipped))
         ids = list(expected)
         key = self._keys.stream(stream, self._epoch)
         oldest = cast(list[Any], self._client.xrange(key, count=1))
@@ -181,16 +207,6 @@ class Publisher:
         if batch.notes:
             pipe.hset(self._keys.runs, mapping=cast(Any, batch.notes))
         pipe.execute()
-
-
-def _identities(words: Sequence[bytes], count: int) -> Iterator[tuple[bytes, tuple[bytes, bytes, bytes]]]:
-    """Of the first `count` entries: id, and (type, tx, ts)."""
-    at = 0
-    for _ in range(count):
-        size = int(words[at + 1])
-        fields = dict(zip(words[at + 2 : at + 2 + size : 2], words[at + 3 : at + 2 + size : 2], strict=True))
-        yield words[at], (fields.get(b"type", b""), fields.get(b"tx", b""), fields.get(b"ts", b""))
-        at += 2 + size
 
 
 class TransportState:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cdc import pgoutput
+from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
 from cdc.chunking import Window
 from cdc.errors import SourceError
@@ -22,9 +22,6 @@ from transforms import wire
 from transforms.encoder import Row, RowEncoder, UnchangedValues
 from transforms.position import LSN, SLOTS_PER_MESSAGE
 from transforms.tuple_data import MalformedMessage
-
-ENTRY_OVERHEAD_BYTES = 160
-"""About what an entry weighs on the wire beside its key and state."""
 
 _BEGIN = struct.Struct("!QqI")
 _COMMIT = struct.Struct("!BQQq")
@@ -49,10 +46,16 @@ class Route:
     rev: int = 1
     label: bytes = field(init=False)
     suffix: tuple[bytes, ...] = field(init=False)
+    upsert: bytes = field(init=False)
+    """Template of the item of a plain upsert; see `append.upsert_template`."""
+    delete: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", self.event.encode())
+        label = self.event.encode()
+        object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
+        object.__setattr__(self, "upsert", append.upsert_template(label))
+        object.__setattr__(self, "delete", append.delete_template(label))
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +103,9 @@ class Translator:
         self._tx = b"0"
         self._id_prefix = b""
         self._n = 0
+        self._slots_of = 0
         self._slots: dict[str, int] = {}
+        """How many entries message number `_slots_of` has given in each stream."""
         self._noted = False
 
     # --- frames ------------------------------------------------------------------------------------------------------
@@ -108,30 +113,30 @@ class Translator:
     def feed(self, frame: bytes) -> None:
         """Take one XLogData frame. Raises MalformedMessage and what the encoders raise."""
         try:
-            self._feed(frame)
+            tag = frame[HEADER]
+            if tag == pgoutput.INSERT:
+                self._insert(frame)
+            elif tag == pgoutput.UPDATE:
+                self._update(frame)
+            elif tag == pgoutput.BEGIN:
+                self._begin(frame)
+            elif tag == pgoutput.COMMIT:
+                self._commit(frame)
+            elif tag == pgoutput.DELETE:
+                self._delete(frame)
+            else:
+                self._rare(frame)
         except IndexError:
             raise MalformedMessage("a message is cut short") from None
 
-    def _feed(self, frame: bytes) -> None:
-        tag = frame[HEADER]
-        if tag == pgoutput.INSERT:
-            self._insert(frame)
-        elif tag == pgoutput.UPDATE:
-            self._update(frame)
-        elif tag == pgoutput.BEGIN:
-            self._begin(frame)
-        elif tag == pgoutput.COMMIT:
-            self._commit(frame)
-        elif tag == pgoutput.DELETE:
-            self._delete(frame)
-        else:
-            message = pgoutput.decode(frame, HEADER)
-            if isinstance(message, RelationMessage):
-                self._routes[message.relation_id.to_bytes(4, "big")] = self._resolve(message)
-            elif isinstance(message, TruncateMessage):
-                self._truncate(message)
-            elif isinstance(message, LogicalMessage):
-                self._message(message)
+    def _rare(self, frame: bytes) -> None:
+        message = pgoutput.decode(frame, HEADER)
+        if isinstance(message, RelationMessage):
+            self._routes[message.relation_id.to_bytes(4, "big")] = self._resolve(message)
+        elif isinstance(message, TruncateMessage):
+            self._truncate(message)
+        elif isinstance(message, LogicalMessage):
+            self._message(message)
 
     def idle_at(self, wal_end: LSN) -> None:
         """A keepalive came: between transactions, everything before `wal_end` has been sent."""
@@ -148,7 +153,8 @@ class Translator:
         self.commit_time = b"%d" % (commit_time + wire.MICROSECONDS_2000)
         self._tx = b"%d" % self._xid
         self._id_prefix = b"%d-" % lsn
-        self._n = 0
+        self.builder.begin_transaction(self.commit_time, self._tx)
+        self._n = self._slots_of = 0
         self._noted = False
 
     def _commit(self, frame: bytes) -> None:
@@ -165,8 +171,12 @@ class Translator:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _routes_of(self, frame: bytes) -> Sequence[Route]:
-        self._count_message()
-        routes = self._announced(frame[HEADER + 1 : HEADER + 5])
+        if not self.in_transaction:
+            raise MalformedMessage("a change outside of a transaction")
+        self._n += 1
+        routes = self._routes.get(frame[HEADER + 1 : HEADER + 5])
+        if routes is None:
+            raise MalformedMessage("a change of a relation that was not announced")
         if routes and not self._noted:
             self._noted = True
             self.window.delivered(self._xid)
@@ -176,7 +186,6 @@ class Translator:
         if not self.in_transaction:
             raise MalformedMessage("a change outside of a transaction")
         self._n += 1
-        self._slots.clear()
 
     def _announced(self, relation_id: bytes) -> Sequence[Route]:
         try:
@@ -215,6 +224,14 @@ class Translator:
         key, state = encoded[0], encoded[1]
         if old_key is not None and old_key != key:
             self._publish_delete(route, old_key)
+        if len(encoded) == 2 and not route.suffix:
+            if self.window.event is not None:
+                self._touch(route, key)
+            entry_id = self._next_id(route.stream)
+            item = route.upsert % (len(entry_id), entry_id, len(key), key, len(state), state)
+            if self.builder.add(route.stream, item, append.UPSERT_WORDS):
+                self._on_full()
+            return
         words = wire.upsert_words(route.label, key, state, self.commit_time, self._tx)
         if len(encoded) > 2:  # a Row: not plain
             assert isinstance(encoded, Row)
@@ -231,11 +248,14 @@ class Translator:
         if route.suffix:
             words += route.suffix
         self._touch(route, key)
-        self._add(route.stream, words, len(key) + len(state))
+        self._add(route.stream, words)
 
     def _publish_delete(self, route: Route, key: bytes) -> None:
         self._touch(route, key)
-        self._add(route.stream, wire.delete_words(route.label, key, self.commit_time, self._tx), len(key))
+        entry_id = self._next_id(route.stream)
+        item = route.delete % (len(entry_id), entry_id, len(key), key)
+        if self.builder.add(route.stream, item, append.DELETE_WORDS):
+            self._on_full()
 
     def _truncate(self, message: TruncateMessage) -> None:
         self._count_message()
@@ -249,18 +269,25 @@ class Translator:
                 if self.window.event == route.event:
                     self.window.touched_all()
                 if route.truncate == "apply":
-                    self._add(route.stream, wire.truncate_words(route.label, self.commit_time, self._tx), 0)
+                    self._add(route.stream, wire.truncate_words(route.label, self.commit_time, self._tx))
 
     def _touch(self, route: Route, key: bytes, *, whole: bool = True) -> None:
         if self.window.event == route.event:
             self.window.touched(key, whole=whole)
 
-    def _add(self, stream: str, words: list[bytes], size_bytes: int) -> None:
+    def _next_id(self, stream: str) -> bytes:
+        """The id of the next entry that the message in hand gives in a stream."""
+        if self._n != self._slots_of:
+            self._slots_of = self._n
+            self._slots = {stream: 1}
+            return b"%b%d000000" % (self._id_prefix, self._n)
         slot = self._slots.get(stream, 0)
         self._slots[stream] = slot + 1
-        entry_id = b"%b%d" % (self._id_prefix, self._n * SLOTS_PER_MESSAGE + slot)
-        self.builder.add(stream, entry_id, words, size_bytes + ENTRY_OVERHEAD_BYTES)
-        if self.builder.full:
+        return b"%b%d" % (self._id_prefix, self._n * SLOTS_PER_MESSAGE + slot)
+
+    def _add(self, stream: str, words: Sequence[bytes]) -> None:
+        item = append.whole_item(self._next_id(stream), words)
+        if self.builder.add(stream, item, len(words) + 3):
             self._on_full()
 
     # --- marks -------------------------------------------------------------------------------------------------------
@@ -280,7 +307,7 @@ class Translator:
 
     def publish_mark(self, stream: str, name: str, data: dict[str, object], to: str | None) -> None:
         """Publish a mark at the logical message in hand."""
-        self._add(stream, wire.mark_words(name, data, self.commit_time, to), 0)
+        self._add(stream, wire.mark_words(name, data, self.commit_time, to))
 
     def publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
         """Publish a row that was found by a query, at the logical message in hand."""
@@ -291,7 +318,7 @@ class Translator:
         words += route.suffix
         if to:
             words += (b"to", to.encode())
-        self._add(route.stream, words, len(row[0]) + len(row[1]))
+        self._add(route.stream, words)
 
     # --- rows to be read again ---------------------------------------------------------------------------------------
 

@@ -243,7 +243,8 @@ _INLINE = {
     " return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
     Form.JSONB: "\n   if {v} == b'null': return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
     Form.TIMESTAMP: "\n   {v} = timestamp({v})",
-    Form.TIMESTAMPTZ: "\n   {v} = timestamptz({v})",
+    Form.TIMESTAMPTZ: "\n   if {v}[10:11] == b' ' and {v}[-3:] == b'+00': {v} = b'\"%bT%bZ\"' % ({v}[:10], {v}[11:-3])"
+    "\n   else: {v} = b'\"%b\"' % {v}",
     Form.BYTEA: "\n   {v} = b'\"\\\\%b\"' % {v}",
     Form.PLAIN: "\n   {v} = b'\"%b\"' % {v}",
     Form.TEXT: "\n   {v} = dumps(str({v}, 'utf8'))",
@@ -287,7 +288,6 @@ def _scope(relation: Sequence[RelationColumn], wanted: Mapping[str, int]) -> dic
         "SPACE": _JSON_SPACE,
         "dumps": orjson.dumps,
         "timestamp": _timestamp,
-        "timestamptz": _timestamptz,
     }
     for column in relation:
         if column.name in wanted and column.type.element_oid:

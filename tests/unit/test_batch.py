@@ -1,50 +1,46 @@
-"""Batches: flat words for the append script, with every stream's newest entry held back until its place is known."""
+"""Batches: items for the append script, with every stream's newest entry held back until its place is known."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.batch import Batch, BatchBuilder, StreamBatch
+from cdc import append
+from cdc.batch import Batch, BatchBuilder
+from tests import append_model
 from transforms.position import LSN
-
-Entry = tuple[bytes, list[bytes]]
 
 
 def builder(*, limit_count: int = 100, limit_bytes: int = 10_000) -> BatchBuilder:
-    return BatchBuilder(LSN(10), limit_count, limit_bytes)
+    made = BatchBuilder(LSN(10), limit_count, limit_bytes)
+    made.begin_transaction(b"1700000000000000", b"7")
+    return made
 
 
-def add(builder: BatchBuilder, stream: str, *ids: bytes) -> None:
-    for entry_id in ids:
-        builder.add(stream, entry_id, [b"op", b"upsert"], 10)
-
-
-def entries(batch: StreamBatch) -> list[Entry]:
-    """Read the flat form as the append script does; the count must agree."""
-    found, at = [], 0
-    while at < len(batch.words):
-        size = int(batch.words[at + 1])
-        found.append((batch.words[at], batch.words[at + 2 : at + 2 + size]))
-        at += 2 + size
-    assert at == len(batch.words)
-    assert len(found) == batch.count
-    return found
+def add(builder: BatchBuilder, stream: str, *ids: bytes) -> list[bool]:
+    """Add an entry for each id; returns whether the batch was full then."""
+    return [builder.add(stream, append.whole_item(entry_id, [b"op", b"upsert"]), 5) for entry_id in ids]
 
 
 def ids(batch: Batch) -> dict[str, list[str]]:
     """Ids by stream; the last entry of a transaction is marked with a full stop."""
     return {
-        stream: [id.decode() + "." * (b"end" in words) for id, words in entries(taken)]
+        stream: [id.decode() + "." * (b"end" in words) for id, words in append_model.entries(taken)]
         for stream, taken in batch.streams.items()
     }
 
 
-def test_an_entry_is_its_id_the_number_of_its_words_and_its_words() -> None:
+def test_a_transaction_is_told_once_for_all_its_entries_in_a_batch() -> None:
     one = builder()
-    add(one, "customer", b"1-1")
+    template = append.upsert_template(b"customer.v1")
+    for number in (b"1-1", b"1-2"):
+        one.add("customer", template % (3, number, 8, b'{"id":1}', 2, b"{}"), append.UPSERT_WORDS)
     one.end_transaction()
-    assert one.take().streams == {"customer": StreamBatch([b"1-1", b"4", b"op", b"upsert", b"end", b"1"], 1)}
+    taken = one.take().streams["customer"]
+    assert taken.words == 3 + 5 + 5
+    fields = [b"op", b"upsert", b"type", b"customer.v1", b"key", b'{"id":1}', b"state", b"{}"]
+    fields += [b"ts", b"1700000000000000", b"tx", b"7"]
+    assert append_model.entries(taken) == [(b"1-1", fields), (b"1-2", [*fields, b"end", b"1"])]
 
 
 def test_the_last_entry_of_each_stream_ends_the_transaction() -> None:
@@ -101,19 +97,16 @@ def test_nothing_is_published_twice() -> None:
 
 
 def test_a_batch_is_full_by_entries_or_by_bytes() -> None:
-    by_count, by_bytes = builder(limit_count=2), builder(limit_bytes=20)
-    for one in (by_count, by_bytes):
-        add(one, "customer", b"1-1")
-        before = one.full
-        add(one, "customer", b"1-2")
-        assert (before, one.full) == (False, True)
+    for one in (builder(limit_count=2), builder(limit_bytes=60)):
+        assert add(one, "customer", b"1-1", b"1-2") == [False, True]
 
 
 def test_what_is_held_back_counts_towards_the_next_batch() -> None:
     one = builder(limit_count=2)
     add(one, "customer", b"1-1", b"1-2")
     one.take()
-    assert (one.count, one.bytes, one.full) == (1, 0, False)
+    assert (one.count, one.bytes) == (1, 0)
+    assert add(one, "customer", b"1-3") == [True]
 
 
 def test_a_batch_tells_how_many_entries_it_holds_over_all_streams() -> None:

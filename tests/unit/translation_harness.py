@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cdc.batch import Batch, BatchBuilder
+from cdc.batch import Batch, BatchBuilder, StreamBatch
 from cdc.chunking import Snapshot, Window
 from cdc.messages import RelationMessage
 from cdc.translation import Route, Translator
-from tests import builders
+from tests import append_model, builders
 from tests.builders import INTEGER, TEXT, column
 from transforms.encoder import RowEncoder, compile_encoder
 from transforms.position import LSN
@@ -70,7 +70,7 @@ class Log:
                 " ".join([stream, entry_id, *_told(words)])
                 for batch in taken
                 for stream, entries in batch.streams.items()
-                for entry_id, words in split(entries.words)
+                for entry_id, words in split(entries)
             ),
             key=lambda line: line.split()[0],
         )
@@ -78,17 +78,12 @@ class Log:
     def words(self, stream: str, entry_id: str) -> list[bytes]:
         """The words of one entry of what may be published."""
         self._take()
-        return dict(split(self.batches[-1].streams[stream].words))[entry_id]
+        return dict(split(self.batches[-1].streams[stream]))[entry_id]
 
 
-def split(words: list[bytes]) -> list[tuple[str, list[bytes]]]:
-    """The entries of a stream's flat form."""
-    found, at = [], 0
-    while at < len(words):
-        behind = at + 2 + int(words[at + 1])
-        found.append((words[at].decode(), words[at + 2 : behind]))
-        at = behind
-    return found
+def split(batch: StreamBatch) -> list[tuple[str, list[bytes]]]:
+    """The entries of a stream's batch."""
+    return [(entry_id.decode(), words) for entry_id, words in append_model.entries(batch)]
 
 
 def _told(words: list[bytes]) -> list[str]:

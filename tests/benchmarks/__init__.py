@@ -1,0 +1,1 @@
+"""The project's benchmark: statecast against Postgres' own tools, on the same servers, in the same run."""
