@@ -78,7 +78,8 @@ class Window:
         self._newest = at_connect
         self._possibly_delivered = set(at_connect.in_progress)
         self._before: set[int] = set()  # as the log has them, 32 bits wide
-        self._during: dict[int, _Touched] = {}
+        self._during: dict[int, _Touched | None] = {}
+        """None: it has touched no row of the watched event."""
         self._current = 0
         self.event: str | None = None
         """The event whose chunk is between its marks: `touched` wants the keys of its rows."""
@@ -96,21 +97,27 @@ class Window:
         if self.event is None:
             self._before.add(xid)
         else:
-            self._during.setdefault(xid, _Touched())
+            self._during.setdefault(xid, None)
 
     def touched(self, key: bytes, *, whole: bool = True) -> None:
         """The transaction delivered last changed this row of the watched event.
 
         A change that was not published as a whole row does not stand in for the chunk's row.
         """
-        touched = self._during[self._current]
+        touched = self._touched()
         touched.keys.add(key)
         if not whole:
             touched.incomplete.add(key)
 
     def touched_all(self) -> None:
         """The transaction delivered last truncated the watched event's table."""
-        self._during[self._current].all_keys = True
+        self._touched().all_keys = True
+
+    def _touched(self) -> _Touched:
+        touched = self._during[self._current]
+        if touched is None:
+            touched = self._during[self._current] = _Touched()
+        return touched
 
     def open(self, event: str) -> None:
         """The low mark of a chunk of `event` was delivered."""
@@ -128,7 +135,7 @@ class Window:
         dropped_all = False
         for xid, touched in self._during.items():
             wide = snapshot.widen(xid)
-            if snapshot.sees(wide):
+            if touched is None or snapshot.sees(wide):
                 continue
             dropped |= touched.keys
             incomplete |= touched.incomplete

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from cdc.config import ReaderConfig
-from cdc.control import Control
+from cdc.control import Control, Run
 from cdc.opening import application_name
 from cdc.publisher import connect
 from cdc.replication import SlotHeld
@@ -33,15 +33,20 @@ def request_snapshot(
         control = Control(client, Keys(config.pipeline.name))
         ids = control.request_snapshot(labels, sink)
         say(f"asked for {', '.join(labels)}" + (f" for sink {sink}" if sink else ""))
-        done: dict[str, int] = {}
-        while wait and len(done) < len(ids):
+        waiting = dict(zip(ids, labels, strict=True)) if wait else {}
+        seen: dict[str, Run] = {}
+        while waiting:
             if stop.wait(POLL_SECONDS):
                 say("not waiting any longer; the snapshot goes on")
                 return EXIT_INTERRUPTED
-            for run in control.runs():
-                if run.id in ids and run.state == "done" and run.id not in done:
-                    done[run.id] = run.rows
-                    say(f"published {run.event}: {run.rows} rows")
+            there = {run.id: run for run in control.runs()}
+            for run_id, label in list(waiting.items()):
+                run = there.get(run_id)
+                if run is not None:
+                    seen[run_id] = run
+                if run_id in seen and (run is None or run.state == "done"):  # a later run removes one that is done
+                    say(f"published {label}: {seen[run_id].rows} rows")
+                    del waiting[run_id]
     return EXIT_DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,13 @@ from typing import Any, cast
 
 import redis
 
+from cdc.errors import TransportError
 from cdc.publisher import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN
 from transforms.schema import SchemaDocument
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Run:
     def new(cls, event: str, *, first: bool = False) -> Run:
         """A run that the reader starts by itself."""
         return cls(secrets.token_hex(6), event, first=first, created_at=time.time())
+
+    def replaced_by(self, run: Run) -> bool:
+        """Whether it is over, and `run` of the same event makes it uninteresting."""
+        return self.event == run.event and self.state == "done"
 
     def to_json(self) -> str:
         """The run as it is stored."""
@@ -76,6 +84,25 @@ class ServerFacts:
         return tuple(int(part) for part in self.version.split(".")[:2]) < needed
 
 
+class PipelineMadeMeanwhile(TransportError):
+    """Two readers have started a new pipeline at once; the other was first."""
+
+    retryable = True
+    remedy = "Nothing: this reader stands by and takes over when the slot is free."
+
+
+def _requested(fields: Mapping[bytes, bytes]) -> list[str]:
+    """The events that a request names; anybody may write requests, so one that cannot be read names none."""
+    try:
+        events = json.loads(fields.get(b"events", b"[]"))
+    except ValueError:
+        events = None
+    if isinstance(events, list) and all(isinstance(event, str) for event in events):
+        return events
+    log.warning("a request for a snapshot cannot be read: its events are not a JSON array of names")
+    return []
+
+
 class Control:
     """Reads and writes the pipeline's keys beside the streams. All methods raise TransportError."""
 
@@ -93,7 +120,6 @@ class Control:
         """Begin a pipeline: a new incarnation, whose streams are empty."""
         fields = {
             "epoch": "1",
-            "incarnation": secrets.token_hex(16),
             "system_identifier": system_identifier,
             "timeline": str(timeline),
             "slot": slot,
@@ -101,6 +127,8 @@ class Control:
             "published": str(published),
         }
         with translated_errors():
+            if not self._client.hsetnx(self._keys.meta, "incarnation", secrets.token_hex(16)):
+                raise PipelineMadeMeanwhile("another reader has just made this pipeline")
             self._client.hset(self._keys.meta, mapping=cast(Any, fields))
 
     def begin_epoch(self, system_identifier: str, timeline: int, publication_oid: int, published: LSN) -> None:
@@ -173,10 +201,7 @@ class Control:
         """Whether a snapshot of all these events, for all sinks, waits to be made."""
         with translated_errors():
             entries = cast(list[Any], self._client.xrange(self._keys.requests))
-        return any(
-            b"sink" not in fields and set(events) <= set(json.loads(fields.get(b"events", b"[]")))
-            for _, fields in entries
-        )
+        return any(b"sink" not in fields and set(events) <= set(_requested(fields)) for _, fields in entries)
 
     def take_requests(self, known: Sequence[str]) -> list[Run]:
         """Turn requests into runs; a request for an event that is not mapped is dropped."""
@@ -189,7 +214,7 @@ class Control:
                 entry_id, sink = raw_id.decode(), fields.get(b"sink", b"").decode() or None
                 taken += [
                     Run(f"{entry_id}:{event}", event, to=sink, created_at=time.time())
-                    for event in json.loads(fields.get(b"events", b"[]"))
+                    for event in _requested(fields)
                     if event in known
                 ]
             pipe = self._client.pipeline(transaction=True)

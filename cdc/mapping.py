@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cdc.catalog import ColumnUnfit, EventMapping, Table, map_event
+from cdc.catalog import ColumnUnfit, EventMapping, KeyUnfit, Table, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.control import Run
 from cdc.messages import RelationMessage
@@ -34,6 +34,12 @@ class Change:
     documents: list[SchemaDocument] = field(default_factory=list)
     """New or changed ones."""
     runs: list[Run] = field(default_factory=list)
+
+
+def _by_type_and_version(item: tuple[str, int]) -> tuple[str, int]:
+    """The order in which the events of one table take their slots, whatever that of the configuration."""
+    type_, _, version = item[0].rpartition(".v")
+    return type_, int(version)
 
 
 class Shapes:
@@ -80,6 +86,12 @@ class Shapes:
                 change.runs.append(Run.new(label, first=first))
         return change
 
+    def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run]) -> list[Run]:
+        """Runs for the events of tables that were not published for a while, but for those that are planned already."""
+        covered = {run.event for run in planned if run.first}
+        labels = [label for label, event in self._events.items() if event.table in tables]
+        return [Run.new(label, first=True) for label in labels if label not in covered]
+
     @staticmethod
     def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
         """The event's shape now; `old` is the document that was published last."""
@@ -95,7 +107,7 @@ class Shapes:
     def oids(self) -> dict[int, list[str]]:
         """Table OID -> the labels it feeds."""
         found: dict[int, list[str]] = {}
-        for label, oid in self.mapped.items():
+        for label, oid in sorted(self.mapped.items(), key=_by_type_and_version):
             found.setdefault(oid, []).append(label)
         return found
 
@@ -121,5 +133,12 @@ class Shapes:
                 missing = ", ".join(name for name in mapping.names if name not in present)
                 raise ColumnUnfit(f"event {label}: rows of {mapping.table.name} in the log have no column {missing}")
             rev = older[-1]
+        unkeyed = [info.name for info in message.columns if info.name in mapping.key and not info.is_key]
+        if unkeyed:
+            raise KeyUnfit(
+                f"event {label}: the replica identity of {mapping.table.name} does not hold {', '.join(unkeyed)},"
+                " so deletes and key changes in the log do not tell which row they concern",
+                remedy=f"Run `ALTER TABLE {mapping.table.name} REPLICA IDENTITY DEFAULT`, then `cdc drop`, then start.",
+            )
         encoder = compile_encoder(relation, names, mapping.key)
         return Route(label, mapping.stream, encoder, mapping.truncate, mapping.unchanged_toast, rev)

@@ -18,7 +18,7 @@ from cdc.batch import BatchBuilder
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
-from cdc.errors import SourceBusy
+from cdc.errors import SourceBusy, SourceError
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.once import Goal
@@ -31,6 +31,7 @@ from cdc.source import Publication, PublicationUnfit, Slot, Source
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Route, Translator
 from transforms.keys import Keys
+from transforms.names import TableName
 from transforms.position import LSN
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,13 @@ def message_prefix(pipeline: str) -> str:
 def application_name(pipeline: str) -> str:
     """What the source's pg_stat_replication shows. It must not match synchronous_standby_names."""
     return f"statecast_{pipeline}"
+
+
+class MappingMoved(SourceError):
+    """A mapped table or the publication was changed by hand; the next session judges what follows from it."""
+
+    retryable = True
+    remedy = "Nothing: the reader follows by itself where it can, with a snapshot, or stops and says what to do."
 
 
 @dataclass
@@ -81,7 +89,8 @@ class Opened:
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
-        self._publish_tables()
+        returned = self._publish_tables()
+        change.runs += self.shapes.runs_after_return(returned, change.runs)
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -90,7 +99,8 @@ class Opened:
         else:
             confirmed = self._begin(system, slot, start)
             stored = self.control.state([event.stream for event in config.events])
-        unproven = frozenset(run.event.encode() for run in change.runs if run.first)
+        before = json.loads(stored.meta.get("events", "{}"))
+        unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
         self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + self._torn(change.runs, stored))
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
@@ -105,13 +115,18 @@ class Opened:
     def _judge(self, system: SystemIdentity, slot: Slot | None, stored: TransportState) -> Start:
         publication = self.source.publication(self.config.publication)
         meta = stored.meta
+        asked = self.control.is_asked_for([event.label for event in self.config.events])
         try:
-            return decide(self._source_state(system, slot, publication, meta), stored_state(stored))
+            start = decide(self._source_state(system, slot, publication, meta), stored_state(stored))
+            diverged = meta.get("diverged") if start is Start.RESUME and asked else None
         except Hole as hole:
-            if not self.control.is_asked_for([event.label for event in self.config.events]):
+            if not asked:
                 raise
-            log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", hole)
-            return Start.NEW_EPOCH
+            diverged = str(hole)
+        if diverged is None:
+            return start
+        log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", diverged)
+        return Start.NEW_EPOCH
 
     def _source_state(
         self, system: SystemIdentity, slot: Slot | None, publication: Publication | None, meta: Mapping[str, str]
@@ -140,14 +155,17 @@ class Opened:
             return None
         return self.replication.timeline_end(int(stored_timeline), of=system.timeline)
 
-    def _publish_tables(self) -> None:
-        """Create the publication, or add to it what is mapped and missing; tables are already known to be fit."""
+    def _publish_tables(self) -> list[TableName]:
+        """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
+
+        Returns what was added: changes of such a table may have been made while it was not published.
+        """
         name, wanted = self.config.publication, self.shapes.tables
         publication = self.source.publication(name)
         if publication is None:
             self.source.create_publication(name, wanted)
             log.info("created publication %s of %d tables", name, len(wanted))
-            return
+            return []
         if not publication.complete:
             raise PublicationUnfit(
                 f"publication {name} leaves out some kind of change",
@@ -165,6 +183,7 @@ class Opened:
         if missing:
             self.source.add_to_publication(name, missing)
             log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
+        return missing
 
     def _begin(self, system: SystemIdentity, slot: Slot | None, start: Start) -> LSN:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
@@ -230,6 +249,7 @@ class Opened:
             self.subjects,
             prefix,
             self.session.post,
+            self._verify,
         )
 
     # --- while it runs -----------------------------------------------------------------------------------------------
@@ -244,6 +264,20 @@ class Opened:
         if not all(self.shapes.fits(label, message, types) for label in labels):
             self._follow_catalog()
         return [self.shapes.route(label, message, types) for label in labels]
+
+    def _verify(self, source: Source) -> None:
+        """Raise MappingMoved when tables or publication are not those of this session (the snapshot's thread calls).
+
+        Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
+        """
+        publication = source.publication(self.config.publication)
+        oids = source.oids(self.shapes.tables)
+        mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self.shapes.values()}
+        moved = [table for table, oid in mapped.items() if oids.get(table) != oid]
+        if moved:
+            raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
+        if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
+            raise MappingMoved(f"publication {self.config.publication} does not hold all that is mapped any more")
 
     def _follow_catalog(self) -> None:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
@@ -293,5 +327,4 @@ def stored_state(stored: TransportState) -> StoredState:
         int(meta.get("publication_oid", "0")),
         stored.published,
         {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
-        meta.get("diverged"),
     )

@@ -50,6 +50,12 @@ class Figures:
         return {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
 
 
+class UnexpectedFailure(StatecastError):
+    """A mistake of ours."""
+
+    remedy = "Report it with the traceback from the reader's log, then start the reader again: it goes on where it was."
+
+
 class Reader:
     """`cdc run`."""
 
@@ -85,6 +91,13 @@ class Reader:
         except StatecastError as error:
             self._enter("stopped", error)
             raise
+        except Exception as error:
+            self._enter(
+                "stopped", UnexpectedFailure(f"{type(error).__name__} in the reader: its log has the traceback")
+            )
+            raise
+        if self._state == "standby":  # the status is that of the reader which holds the slot
+            return
         self._enter("stopped")
 
     def _row_of_attempts(self) -> bool:

@@ -36,7 +36,9 @@ _TRANSIENT = (
 
 
 class StreamHole(TransportError):
-    """Redis has lost entries that were in a stream."""
+    """Redis has lost entries that were in a stream. The next session finds out whether the slot still has them."""
+
+    retryable = True
 
     remedy = (
         "Find out why Redis lost data: `cdc check` prints what its persistence can lose. "

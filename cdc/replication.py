@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc import walsender
 from cdc.errors import SourceError, SourceRefused, SourceUnreachable, source_error
@@ -30,6 +30,8 @@ SETTINGS = {
     "standard_conforming_strings": "on",
     "search_path": "pg_catalog",
     "row_security": "off",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
 }
 """Settings that the text form of values depends on, the same on every connection to the source."""
 
@@ -68,6 +70,7 @@ class SystemIdentity:
 
 def session_conninfo(dsn: str, application_name: str) -> str:
     """The conninfo of a connection to the source, with the session settings pinned."""
+    _refuse_misread_password(dsn)
     options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     try:
         return make_conninfo(
@@ -86,6 +89,18 @@ def session_conninfo(dsn: str, application_name: str) -> str:
             "source.dsn is not a libpq connection string",
             remedy="Write it as a URI (postgresql://user:password@host/database) or as keywords (host=... dbname=...).",
         ) from None
+
+
+def _refuse_misread_password(dsn: str) -> None:
+    """A password with an unescaped `@` ends up in the host, and from there in every message of libpq."""
+    try:
+        host = str(conninfo_to_dict(dsn).get("host") or "")
+    except psycopg.ProgrammingError:
+        return  # refused below, without repeating it
+    if "@" in host:
+        raise SourceRefused(
+            "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
+        )
 
 
 @contextmanager

@@ -102,12 +102,14 @@ class Session:
                     break
             self._drain()
         finally:
-            worker.stop()
-            self._stop_publisher()
-            for thread in threads:
-                thread.join()
-            self._wake_receiver.close()
-            self._wake_sender.close()
+            try:
+                worker.stop()
+            finally:
+                self._stop_publisher()
+                for thread in threads:
+                    thread.join()
+                self._wake_receiver.close()
+                self._wake_sender.close()
 
     def _turn(self) -> None:
         while self._posted:

@@ -17,13 +17,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from cdc.catalog import EventMapping
 from cdc.chunking import Verdict
 from cdc.control import Control, Run
+from cdc.errors import SourceError
 from cdc.source import ChunkQuery, ChunkRows, Source
 from cdc.translation import Rereads, Route, Translator
 from transforms import wire
@@ -41,6 +43,8 @@ PATIENCE_SECONDS = 2.0
 POLL_SECONDS = 0.2
 """How often requests are looked for, and waiting transactions looked at."""
 SEEN_INTERVAL_SECONDS = 1.0
+VERIFY_INTERVAL_SECONDS = 5.0
+"""How often it is looked whether tables and publication are still those that are mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,13 @@ class _Collected:
     keys: set[bytes] = field(default_factory=set)
 
 
+class TableReshaped(SourceError):
+    """A table is not what it was when the session began; the next session looks at it anew."""
+
+    retryable = True
+    remedy = "Nothing: the reader follows the table by itself, or stops with what does not fit."
+
+
 class Stopped(Exception):
     """The session ends; the work in hand is taken up by the next one."""
 
@@ -89,14 +100,18 @@ class SnapshotWorker:
         subjects: Mapping[str, Subject],
         prefix: str,
         post: Callable[[Callable[[], None]], None],
+        verify: Callable[[Source], None],
     ) -> None:
-        """`post` has a function called by the stream's thread."""
+        """`post` has a function called by the stream's thread; `verify` is called every few seconds and raises what
+        it finds wrong with the mapping."""
         self._source = source
         self._control = control
         self._translator = translator
         self._subjects = subjects
         self._prefix = prefix
         self._post = post
+        self._verify = verify
+        self._verified_at = time.monotonic()
         self._nonce = secrets.token_hex(8)
         self._marks = 0
         self._awaited: Future[Any] | None = None
@@ -120,6 +135,7 @@ class SnapshotWorker:
         try:
             while not self._stop.is_set():
                 self._let_window_forget()
+                self._verify_now_and_then()
                 self._read_again()
                 self._control.take_requests(list(self._subjects))
                 run = self._next_run()
@@ -140,7 +156,7 @@ class SnapshotWorker:
         self._wake.set()
         if (awaited := self._awaited) is not None:
             awaited.cancel()
-        else:
+        with suppress(SourceError):  # a source that cannot be reached runs nothing for us
             self._source.cancel()
 
     def wake(self) -> None:
@@ -161,6 +177,11 @@ class SnapshotWorker:
             self._post(lambda: self._translator.window.seen(snapshot))
             self._seen_at = time.monotonic()
 
+    def _verify_now_and_then(self) -> None:
+        if time.monotonic() - self._verified_at >= VERIFY_INTERVAL_SECONDS:
+            self._verify(self._source)
+            self._verified_at = time.monotonic()
+
     # --- one run -----------------------------------------------------------------------------------------------------
 
     def _work(self, run: Run) -> None:
@@ -168,8 +189,7 @@ class SnapshotWorker:
         if run.state == "pending":
             if run.first:
                 self._wait_for_writers(subject)
-            done = [old.id for old in self._control.runs() if old.event == run.event and old.state == "done"]
-            self._control.forget_runs(done)
+            self._control.forget_runs([old.id for old in self._control.runs() if old.replaced_by(run)])
             run = run.advanced(state="running", started_at=time.time())
             self._publish_mark(run, wire.RUN_BEGIN, subject)
             log.info("snapshot of %s begins (about %d rows)", run.event, subject.estimated_rows)
@@ -179,6 +199,7 @@ class SnapshotWorker:
         exhausted = False
         while not exhausted:
             self._let_window_forget()
+            self._verify_now_and_then()
             self._read_again()
             run, exhausted = self._publish_chunk(run, subject)
             self.current = run
@@ -239,7 +260,15 @@ class SnapshotWorker:
                 at_low_mark()
 
         self._emit(open_window)
-        return self._source.read_chunk(query(), CHUNK_BYTES)
+        oid, columns = subject.mapping.table.oid, subject.mapping.columns
+        while True:
+            before = self._source.shape(oid)
+            rows = self._source.read_chunk(query(), CHUNK_BYTES)
+            after = self._source.shape(oid)
+            if any(after.types.get(column.name) != column.type.pg_type for column in columns):
+                raise TableReshaped(f"the columns of {subject.mapping.table.name} have changed")
+            if before.storage == after.storage:
+                return rows
 
     def _publish_rows(
         self,
@@ -268,10 +297,13 @@ class SnapshotWorker:
                 translator.builder.note(note.id, note.to_json())
             return verdict
 
-        return self._emit(publish)
+        return self._emit(publish, chunk_in_hand=True)
 
-    def _emit(self, act: Callable[[], Result]) -> Result:
-        """Emit a mark and wait until the stream has delivered it and the stream's thread has called `act`."""
+    def _emit(self, act: Callable[[], Result], *, chunk_in_hand: bool = False) -> Result:
+        """Emit a mark and wait until the stream has delivered it and the stream's thread has called `act`.
+
+        Meanwhile the window may forget what newer snapshots see, unless there is a chunk that was read before.
+        """
         if self._stop.is_set():
             raise Stopped
         self._marks += 1
@@ -279,14 +311,22 @@ class SnapshotWorker:
         delivered: Future[Result] = Future()
 
         def deliver() -> None:
-            if delivered.set_running_or_notify_cancel():
+            if not delivered.set_running_or_notify_cancel():
+                return
+            try:
                 delivered.set_result(act())
+            except BaseException as error:  # the session ends with it; nobody may go on waiting here
+                delivered.set_exception(error)
+                raise
 
         self._awaited = delivered
         self._translator.marks[token] = deliver
         self._source.emit(self._prefix, json.dumps({"token": token}).encode())
         if self._stop.is_set():
             delivered.cancel()
+        while not chunk_in_hand and not delivered.done():
+            wait([delivered], timeout=SEEN_INTERVAL_SECONDS)
+            self._let_window_forget()
         result = delivered.result()
         self._awaited = None
         return result
@@ -308,11 +348,13 @@ class SnapshotWorker:
         self._poll(
             f"{len(writers)} open transactions that write to {subject.mapping.table.name}",
             lambda: not writers & self._source.writers([oid]),
+            self._read_again,
         )
 
-    def _poll(self, what: str, over: Callable[[], bool]) -> None:
+    def _poll(self, what: str, over: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None) -> None:
         started, told = time.monotonic(), False
         while not over():
+            meanwhile()
             self._let_window_forget()
             self.waiting_for = what
             if not told and time.monotonic() - started > PATIENCE_SECONDS:

@@ -86,6 +86,16 @@ class ChunkRows:
     """Whether there is nothing behind the last row."""
 
 
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """What must not change while a chunk is read."""
+
+    storage: str
+    """Its files: another one after TRUNCATE and after every rewrite, which an older snapshot finds empty."""
+    types: dict[str, str]
+    """Column -> type."""
+
+
 class _Enough(Exception):
     """A chunk has its bytes."""
 
@@ -179,6 +189,30 @@ class Source:
     def forget_types(self) -> None:
         """Read types from the catalog again: an ALTER TYPE may have renamed or replaced some."""
         self._types.clear()
+
+    def shape(self, table: int) -> TableShape:
+        """What the catalog says now of the table with this OID."""
+        with translated_errors():
+            row = self._conn.execute(
+                "SELECT (SELECT string_agg(relid::oid || ':' || pg_relation_filenode(relid), ' ' ORDER BY relid)"
+                " FROM (SELECT relid FROM pg_partition_tree(%(oid)s::oid) UNION SELECT %(oid)s::oid) AS member),"
+                " (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute"
+                " WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)",
+                {"oid": table},
+            ).fetchone()
+        assert row is not None
+        return TableShape(row[0] or "", row[1] or {})
+
+    def oids(self, tables: Sequence[TableName]) -> dict[TableName, int]:
+        """The OIDs of tables by name; those that are not there are left out."""
+        with translated_errors():
+            rows = self._conn.execute(
+                "SELECT n.nspname, c.relname, c.oid::bigint FROM unnest(%s::text[], %s::text[]) AS t (schema, name)"
+                " JOIN pg_namespace n ON n.nspname = t.schema JOIN pg_class c ON c.relnamespace = n.oid"
+                " AND c.relname = t.name",
+                ([table.schema for table in tables], [table.name for table in tables]),
+            ).fetchall()
+        return {TableName(schema, name): oid for schema, name, oid in rows}
 
     # --- publication and slot ----------------------------------------------------------------------------------------
 
@@ -348,13 +382,17 @@ def _table_list(tables: Sequence[TableName]) -> sql.Composed:
 
 def _chunk_statement(query: ChunkQuery) -> sql.Composed:
     table = sql.Identifier(query.table.schema, query.table.name)
-    key = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.key)
+    key = sql.SQL(", ").join(map(_comparable, query.key))
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.columns)
     if query.keys is not None:  # Postgres reads the key's JSON back as it reads it in a replica
         keys = sql.Literal(f"[{b','.join(sorted(query.keys)).decode()}]")
+        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.key)
+        shape = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.base_type)) for column in query.key
+        )
         return sql.SQL(
-            "COPY (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_populate_recordset(NULL::{}, {}))) TO STDOUT"
-        ).format(columns, table, key, key, table, keys)
+            "COPY (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))) TO STDOUT"
+        ).format(columns, table, key, names, keys, shape)
     where: sql.Composable = sql.SQL("")
     if query.after is not None:
         after = sql.SQL(", ").join(_literal(*pair) for pair in zip(query.key, query.after, strict=True))
@@ -362,6 +400,14 @@ def _chunk_statement(query: ChunkQuery) -> sql.Composed:
     return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} LIMIT {}) TO STDOUT").format(
         columns, table, where, key, sql.Literal(query.limit)
     )
+
+
+def _comparable(column: Column) -> sql.Composable:
+    """A key column in its base type: a domain over an enum has no operators of its own."""
+    name = sql.Identifier(column.name)
+    if column.type.pg_type == column.type.base_type:
+        return name
+    return sql.SQL("{}::{}").format(name, sql.SQL(column.type.base_type))
 
 
 def _literal(column: Column, text: str) -> sql.Composed:

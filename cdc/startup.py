@@ -61,10 +61,6 @@ class StreamsWentBack(Hole):
     remedy = f"Redis lost data: find out why. {_HEAL}"
 
 
-class StreamsDiverged(Hole):
-    """An earlier session found that the source sends again something else than what is in a stream."""
-
-
 class MetaMissing(SourceError):
     """The streams are there, but the pipeline's position is not."""
 
@@ -110,8 +106,6 @@ class StoredState:
     published: LSN
     stream_ends: dict[str, tuple[Position, Position]]
     """Stream -> (the last id it has, the last id it should at least have)."""
-    diverged: str | None = None
-    """What an earlier session found when it compared what was sent again with a stream."""
 
 
 def decide(source: SourceState, stored: StoredState) -> Start:
@@ -129,8 +123,6 @@ def decide(source: SourceState, stored: StoredState) -> Start:
         if with_entries:
             raise MetaMissing(f"Redis holds streams ({', '.join(with_entries)}) but not the position they stand at")
         return Start.FRESH
-    if stored.diverged:
-        raise StreamsDiverged(stored.diverged)
     _check_history(source, stored)
     for stream, (end, kept) in stored.stream_ends.items():
         if end < kept:

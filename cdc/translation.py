@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -99,6 +99,8 @@ class Translator:
         self._routes: dict[bytes, Sequence[Route]] = {}
         self._latest_end = builder.end
         self._rereads: deque[Rereads] = deque()
+        self._waiting: dict[str, Counter[bytes]] = {}
+        """By event: in how many of `_rereads` each key is."""
         self._xid = 0
         self._tx = b"0"
         self._id_prefix = b""
@@ -239,7 +241,7 @@ class Translator:
                 if route.unchanged_toast == "halt":
                     raise UnchangedValues(encoded.partial)
                 self._touch(route, key, whole=False)
-                if old_key is not None and old_key != key:
+                if (old_key is not None and old_key != key) or self._waits(route.event, key):
                     self.read_again(route.event, {key})
                     return
                 words += (b"partial", wire.compact_json(encoded.partial))
@@ -327,8 +329,14 @@ class Translator:
         if not self._rereads or self._rereads[-1].held_end != self._latest_end:
             self._rereads.append(Rereads(self._latest_end))
         self._rereads[-1].keys.setdefault(event, set()).update(keys)
+        self._waiting.setdefault(event, Counter()).update(keys)
         if event not in self.events_to_read_again:
             self.events_to_read_again = (*self.events_to_read_again, event)
+
+    def _waits(self, event: str, key: bytes) -> bool:
+        """Whether consumers may not have this row yet because it is still to be read again."""
+        waiting = self._waiting.get(event)
+        return waiting is not None and key in waiting
 
     def collect_rereads(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
         """The oldest rows of an event to read again: about `limit` keys, and what to give to `rereads_done`."""
@@ -345,7 +353,8 @@ class Translator:
     def rereads_done(self, event: str, taken: Sequence[Rereads]) -> None:
         """These rows are published by the transaction in hand."""
         for reread in taken:
-            del reread.keys[event]
+            self._waiting[event].subtract(reread.keys.pop(event))
+        self._waiting[event] = +self._waiting[event]
         while self._rereads and not self._rereads[0].keys:
             self._rereads.popleft()
         self.events_to_read_again = tuple(dict.fromkeys(waiting for reread in self._rereads for waiting in reread.keys))

@@ -29,6 +29,7 @@ SETTINGS = {
     "timezone": "UTC",
     "extra_float_digits": "3",
     "standard_conforming_strings": "on",
+    "array_nulls": "on",
     "lc_monetary": "C",
     "xmloption": "content",
     "row_security": "off",  # a policy stops the worker instead of hiding rows from it

@@ -24,13 +24,20 @@ READ_BYTES = 16 * 1024 * 1024
 BATCH_BYTES = 64 * 1024 * 1024
 """What is never passed by a batch of more than one entry: the server takes less than 1 GB in a parameter."""
 _CALL_ENTRIES = 1_000
+_FIRST_GUESS_BYTES = 1024.0 * 1024.0
+"""What an entry is taken to weigh before any was seen: the first calls are small, in case entries are large."""
 _ENTRY_OVERHEAD_BYTES = 160
 _TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS", "OOM")
 
 
 def connect(url: str) -> redis.Redis:
     """A client for the transport; it connects when it is first used."""
-    client = redis.Redis.from_url(url, socket_timeout=4, socket_connect_timeout=4, socket_keepalive=True, retry=None)
+    try:
+        client = redis.Redis.from_url(
+            url, socket_timeout=4, socket_connect_timeout=4, socket_keepalive=True, retry=None
+        )
+    except ValueError:  # its message repeats parts of the URL
+        raise TransportRefused("transport.url is not a Redis URL") from None
     client.set_response_callback("XRANGE", lambda reply, **_: reply)  # a dict an entry would cost more than all else
     return client
 
@@ -121,7 +128,7 @@ class StreamReader:
         read_bytes = 0
         position = checkpoint
         while True:
-            average = self._entry_bytes.get(stream, 1024.0)
+            average = self._entry_bytes.get(stream, _FIRST_GUESS_BYTES)
             count = max(1, min(_CALL_ENTRIES, READ_ENTRIES - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
             entries += found

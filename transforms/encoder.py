@@ -40,6 +40,12 @@ class UnchangedValues(StatecastError):
     )
 
 
+class KeyNotSent(StatecastError):
+    """A row's key is not wholly in the log."""
+
+    remedy = "Run `ALTER TABLE ... REPLICA IDENTITY DEFAULT` (or FULL), then `cdc drop`, and start again."
+
+
 class RelationColumn(NamedTuple):
     """A column as the log sends it, in the log's order."""
 
@@ -142,14 +148,17 @@ _ESCAPES = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 def must_be_quoted(value: bytes, form: Form) -> bool:
     """Whether a json or jsonb text must travel as a JSON string that holds it.
 
-    A JSON null would be read as SQL NULL; space around the value would be lost; U+0000 and unpaired surrogates are
-    refused by Postgres' JSON functions though the json type may hold them.
+    A JSON null would be read as SQL NULL; space around the value would be lost; a string's escapes would be resolved
+    (`"\\/"` read as `"/"`); U+0000 and unpaired surrogates are refused by Postgres' JSON functions though the json
+    type may hold them.
     """
     if value == b"null":
         return True
     if form is Form.JSONB:
         return False
-    return value[:1] in _JSON_SPACE or value[-1:] in _JSON_SPACE or (b"\\u" in value and _has_odd_escape(value))
+    if value[:1] in _JSON_SPACE or value[-1:] in _JSON_SPACE or (value[:1] == b'"' and b"\\" in value):
+        return True
+    return b"\\u" in value and _has_odd_escape(value)
 
 
 def _has_odd_escape(value: bytes) -> bool:
@@ -221,6 +230,10 @@ class _CarefulEncoder:
             value = named[name]
             if isinstance(value, Unchanged):
                 raise UnchangedValues([name])
+            if value is None:
+                raise KeyNotSent(f"the log does not tell column {json.dumps(name)} of a changed row's key")
+            if name in self.spliced and value == b"null":
+                raise KeyNotSent(f"column {json.dumps(name)} of a key is a JSON null, which reads back as SQL's NULL")
             fields.append(json_name(name) + b":" + self._encode(name, value))
         return b"{" + b",".join(fields) + b"}"
 
@@ -239,7 +252,7 @@ _INLINE = {
     Form.NUMBER: "",
     Form.FLOAT: "\n   if {v} in NON_FINITE: {v} = b'\"%b\"' % {v}",
     Form.BOOLEAN: "\n   {v} = b'true' if {v} == b't' else b'false'",
-    Form.JSON: "\n   if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE or {v}[-1] in SPACE:"
+    Form.JSON: "\n   if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE:"
     " return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
     Form.JSONB: "\n   if {v} == b'null': return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
     Form.TIMESTAMP: "\n   {v} = timestamp({v})",
@@ -251,8 +264,13 @@ _INLINE = {
 }
 
 
-def _read_columns(relation: Sequence[RelationColumn], wanted: Mapping[str, int], unusual: str) -> list[str]:
-    """Code that walks over a tuple, leaving the encoded value of each wanted column in `v<number>`."""
+def _read_columns(
+    relation: Sequence[RelationColumn], wanted: Mapping[str, int], key: Sequence[str], unusual: str
+) -> list[str]:
+    """Code that walks over a tuple, leaving the encoded value of each wanted column in `v<number>`.
+
+    What is not plain, a NULL in the key too, goes where `unusual` leads.
+    """
     lines = [f"  if U16(d, at)[0] != {len(relation)}: {unusual}", "  at += 2"]
     for column in relation:
         lines.append("  if d[at] == 116:")
@@ -265,7 +283,7 @@ def _read_columns(relation: Sequence[RelationColumn], wanted: Mapping[str, int],
             convert = _INLINE[column.type.form].format(v=v)
         lines += [
             f"   s = at + 5; at = s + U32(d, at + 1)[0]; {v} = d[s:at]{convert}",
-            f"  elif d[at] == 110: at += 1; {v} = b'null'",
+            *([] if column.name in key else [f"  elif d[at] == 110: at += 1; {v} = b'null'"]),
             f"  else: {unusual}",
         ]
     return lines
@@ -286,6 +304,7 @@ def _scope(relation: Sequence[RelationColumn], wanted: Mapping[str, int]) -> dic
         "Cut": (struct.error, IndexError, ValueError),
         "NON_FINITE": _NON_FINITE,
         "SPACE": _JSON_SPACE,
+        "SPACE_OR_QUOTE": _JSON_SPACE + b'"',
         "dumps": orjson.dumps,
         "timestamp": _timestamp,
     }
@@ -303,7 +322,7 @@ def _compile_row(
         "def row(d, at, old):",
         " start = at",
         " try:",
-        *_read_columns(relation, wanted, "return careful(d, start, old)"),
+        *_read_columns(relation, wanted, key, "return careful(d, start, old)"),
         "  if at != len(d): return careful(d, start, old)",
         f"  return KEY % {_values(key, wanted)}, STATE % {_values(columns, wanted)}",
         " except Cut: return careful(d, start, old)",  # says what is wrong
@@ -321,7 +340,7 @@ def _compile_key(
         "def key(d, at):",
         " start, old = at, 0",
         " try:",
-        *_read_columns(relation, wanted, "return careful(d, start)"),
+        *_read_columns(relation, wanted, key, "return careful(d, start)"),
         "  if at > len(d): return careful(d, start)",
         f"  return KEY % {_values(key, wanted)}, at",
         " except Cut: return careful(d, start)",

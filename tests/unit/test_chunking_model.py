@@ -59,8 +59,9 @@ def visibility_rule(window: Window, snapshot: Snapshot) -> Verdict:
 
 def only_changed_between_the_marks(window: Window, snapshot: Snapshot) -> Verdict:
     """The weak rule: drop what changed between the marks, and look at nothing else."""
-    changed = frozenset().union(*(touched.keys for touched in window._during.values()))
-    emptied = any(touched.all_keys for touched in window._during.values())
+    during = [touched for touched in window._during.values() if touched is not None]
+    changed = frozenset().union(*(touched.keys for touched in during))
+    emptied = any(touched.all_keys for touched in during)
     window.close(snapshot)
     return Verdict((), changed, emptied, frozenset())
 
