@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from cdc import copy_text
 from cdc.catalog import Column, Table
 from cdc.chunking import Snapshot
 from cdc.errors import AccessDenied, SourceError
@@ -361,7 +362,7 @@ class Source:
                 snapshot = self.current_snapshot()
                 with suppress(_Enough), self._conn.cursor() as cursor, cursor.copy(statement) as copy:
                     for line in copy:
-                        last = _copy_values(bytes(line))
+                        last = copy_text.values(bytes(line))
                         rows.append(encode(last))
                         size += len(line)
                         if size >= budget_bytes and query.keys is None:
@@ -413,31 +414,3 @@ def _comparable(column: Column) -> sql.Composable:
 def _literal(column: Column, text: str) -> sql.Composed:
     """A key value in its column's type; the type's name is the catalog's own, and already quoted."""
     return sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.type.base_type))
-
-
-_COPY_ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-
-
-def _copy_values(line: bytes) -> list[bytes | None]:
-    """The values of one row in COPY's text format.
-
-    Source: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
-    """
-    values: list[bytes | None] = list(line[:-1].split(b"\t"))
-    if b"\\" in line:
-        return [None if value == b"\\N" else _unescape(value or b"") for value in values]
-    return values
-
-
-def _unescape(value: bytes) -> bytes:
-    if b"\\" not in value:
-        return value
-    first, *rest = value.split(b"\\")
-    parts = [first]
-    pieces = iter(rest)
-    for piece in pieces:
-        if piece:
-            parts.append(_COPY_ESCAPES.get(piece[:1], piece[:1]) + piece[1:])
-        else:  # an escaped backslash: what follows it, up to the next one, is plain
-            parts.append(b"\\" + next(pieces, b""))
-    return b"".join(parts)

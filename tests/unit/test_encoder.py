@@ -8,7 +8,8 @@ import pytest
 
 from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
-from transforms.encoder import RelationColumn, Row, RowEncoder, UnchangedValues, compile_encoder
+from transforms import tuple_data
+from transforms.encoder import KeyNotSent, RelationColumn, Row, RowEncoder, UnchangedValues, compile_encoder
 from transforms.errors import ValueNotEncodable
 from transforms.tuple_data import UNCHANGED, MalformedMessage, Value
 
@@ -265,3 +266,11 @@ def test_a_column_of_unknown_kind_is_refused_also_where_it_is_not_listed(listed:
         made.row(data, 0, 0)
     with pytest.raises(MalformedMessage):
         made.key(data, 0)
+
+
+def test_a_key_that_would_read_back_as_null_is_refused() -> None:
+    made = encoder(column("id", JSONB), column("v", INTEGER))
+    with pytest.raises(KeyNotSent, match='column "id"'):
+        encode(made, b"null", b"1")
+    with pytest.raises(KeyNotSent, match='column "id"'):
+        made.key(tuple_data.encode([None, None]), 0)
