@@ -120,6 +120,7 @@ class Control:
         """Begin a pipeline: a new incarnation, whose streams are empty."""
         fields = {
             "epoch": "1",
+            "incarnation": secrets.token_hex(16),
             "system_identifier": system_identifier,
             "timeline": str(timeline),
             "slot": slot,
@@ -127,9 +128,24 @@ class Control:
             "published": str(published),
         }
         with translated_errors():
-            if not self._client.hsetnx(self._keys.meta, "incarnation", secrets.token_hex(16)):
-                raise PipelineMadeMeanwhile("another reader has just made this pipeline")
-            self._client.hset(self._keys.meta, mapping=cast(Any, fields))
+            pipe = self._client.pipeline(transaction=True)
+            try:
+                cast(Any, pipe).watch(self._keys.meta)
+                if pipe.hexists(self._keys.meta, "system_identifier"):
+                    raise PipelineMadeMeanwhile("another reader has just made this pipeline")
+                pipe.multi()
+                pipe.hset(self._keys.meta, mapping=cast(Any, fields))
+                pipe.execute()
+            except redis.WatchError as error:
+                raise PipelineMadeMeanwhile("another reader is making this pipeline") from error
+            finally:
+                pipe.reset()
+
+    def store_runs(self, runs: Sequence[Run]) -> None:
+        """Have snapshots made, by this session or a later one."""
+        with translated_errors():
+            if runs:
+                self._client.hset(self._keys.runs, mapping=cast(Any, {run.id: run.to_json() for run in runs}))
 
     def begin_epoch(self, system_identifier: str, timeline: int, publication_oid: int, published: LSN) -> None:
         """Go on under new stream names, from `published` on; runs in hand have no meaning any more."""

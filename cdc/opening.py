@@ -31,7 +31,6 @@ from cdc.source import Publication, PublicationUnfit, Slot, Source
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Route, Translator
 from transforms.keys import Keys
-from transforms.names import TableName
 from transforms.position import LSN
 
 log = logging.getLogger(__name__)
@@ -89,8 +88,7 @@ class Opened:
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
-        returned = self._publish_tables()
-        change.runs += self.shapes.runs_after_return(returned, change.runs)
+        self._publish_tables(change.runs)
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -155,17 +153,18 @@ class Opened:
             return None
         return self.replication.timeline_end(int(stored_timeline), of=system.timeline)
 
-    def _publish_tables(self) -> list[TableName]:
+    def _publish_tables(self, planned: list[Run]) -> None:
         """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
 
-        Returns what was added: changes of such a table may have been made while it was not published.
+        Changes of a table may have been made while it was not published, so its snapshot is stored before it is added:
+        after a crash in between nobody would know that it was away.
         """
         name, wanted = self.config.publication, self.shapes.tables
         publication = self.source.publication(name)
         if publication is None:
             self.source.create_publication(name, wanted)
             log.info("created publication %s of %d tables", name, len(wanted))
-            return []
+            return
         if not publication.complete:
             raise PublicationUnfit(
                 f"publication {name} leaves out some kind of change",
@@ -181,9 +180,9 @@ class Opened:
             )
         missing = [table for table in wanted if table not in publication.tables]
         if missing:
+            self.control.store_runs(self.shapes.runs_after_return(missing, planned))
             self.source.add_to_publication(name, missing)
             log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
-        return missing
 
     def _begin(self, system: SystemIdentity, slot: Slot | None, start: Start) -> LSN:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
