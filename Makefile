@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench soak clean
+.PHONY: help setup demo check test bench bench-peers soak clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## make .venv with everything needed (again when pyproject.toml changed)
 
@@ -34,9 +34,12 @@ test: setup ## all tests but soak; PYTEST_ARGS='-n 2 -k name' is passed on
 bench: setup ## measure throughput and latency
 	$(BIN)/python -m tests.benchmarks
 
+bench-peers: setup ## the same against packages that do part of the job; they are installed below .bench/
+	$(BIN)/python -m tests.benchmarks --peers bulk single giant
+
 soak: setup ## the tests that run for minutes
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

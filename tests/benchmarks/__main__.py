@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--rounds N] [--scale F] [WORKLOAD...]`: run, print tables, write bench.json."""
+"""`python -m tests.benchmarks [--rounds N] [--scale F] [--peers] [WORKLOAD...]`: run, print, write bench.json."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from cdc.demo.servers import PostgresServer, ValkeyServer
 from tests.benchmarks.contenders import CONTENDERS, PUBLICATION, Bench, Contender, flush
 from tests.benchmarks.measuring import Measurement
+from tests.benchmarks.peers import PEERS, available
 from tests.benchmarks.workloads import Workload, workloads
 
 Results = dict[str, list[Measurement]]
@@ -28,14 +29,16 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of rows")
     parser.add_argument("--unix", action="store_true", help="Unix sockets instead of TCP loopback to Postgres")
     parser.add_argument("--only", action="append", help="contenders to run")
+    parser.add_argument("--peers", action="store_true", help="packages that do part of the job, too")
     parser.add_argument("workloads", nargs="*")
     options = parser.parse_args()
+    contenders = [*CONTENDERS, *(available(PEERS) if options.peers else ())]
     console = Console(highlight=False, width=150)
     report: dict[str, object] = {"load_average": os.getloadavg(), "rounds": options.rounds, "scale": options.scale}
     for workload in workloads(options.scale):
         if options.workloads and workload.name not in options.workloads:
             continue
-        chosen = [c for c in CONTENDERS if not options.only or c.name in options.only]
+        chosen = [c for c in contenders if not options.only or c.name in options.only]
         results = run_workload(workload, chosen, options.rounds, unix=options.unix)
         console.print(table_of(workload, results))
         report[workload.name] = {name: [vars(one) for one in many] for name, many in results.items()}
@@ -46,7 +49,7 @@ def main() -> int:
 def run_workload(workload: Workload, chosen: list[type[Contender]], rounds: int, *, unix: bool) -> Results:
     """Load once, then let every contender work through it, alternating."""
     results: Results = {contender.name: [] for contender in chosen}
-    settings = {"max_wal_size": "8GB", "shared_buffers": "256MB", "fsync": "on"}
+    settings = {"max_wal_size": "8GB", "shared_buffers": "256MB", "fsync": "on", "max_replication_slots": "100"}
     with (
         TemporaryDirectory() as directory,
         PostgresServer.start(settings=settings) as source,
