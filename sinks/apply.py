@@ -1,4 +1,4 @@
-"""A batch's changes as statements: each round of a table is one DELETE and an upsert for each set of fields.
+"""A batch's changes, applied: each round of a table is one DELETE and an upsert for each set of fields.
 
 A first attempt applies the whole batch as it is. When a row is refused, the batch is rolled back and applied again
 carefully, with savepoints: what is refused is halved until single rows are left, which are parked.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from sinks.bulk import upsert_many
 from sinks.compaction import Change, Group, Step, TypeChanges
 from sinks.dead_events import BLOCKED, ROW_MISSING, ParkingLot
 from sinks.errors import DataRefused
-from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
+from sinks.postgres import Database, compose, identifier
 from sinks.replica import Replica
+from sinks.statements import delete, update, upsert
 from sinks.sweep import apply_mark, collect
 from transforms.event import Mark
 
@@ -54,7 +56,7 @@ class Applier:
                     self._apply_partial(replica, group)
                 else:
                     parking.heal(label, group.changes)
-                    self._attempt(label, partial(upsert, self._database, replica), group.changes)
+                    self._attempt(label, partial(upsert_many, self._database, replica), group.changes)
                 self._collect(replica, group.changes)
 
     def _apply_partial(self, replica: Replica, group: Group) -> None:
@@ -118,78 +120,3 @@ def apply_one(database: Database, replica: Replica, change: Change) -> bool:
     else:
         upsert(database, replica, [change])
     return True
-
-
-def delete(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
-    """Delete rows by their keys; that some are not there is no mistake."""
-    statement = compose(
-        "DELETE FROM {table} AS t USING json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {same}",
-        table=identifier(replica.table),
-        same=_same_key(replica),
-    )
-    database.execute(statement, [_array([change.key for change in changes])])
-
-
-def upsert(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
-    """Write whole rows, all of one group."""
-    first = changes[0]
-    fields = replica.fields(first.rev)
-    key = replica.document.key
-    updates = [part("{name} = excluded.{name}", name=identifier(name)) for name in fields if name not in key]
-    statement: Statement = compose(
-        "INSERT INTO {table} ({columns}) SELECT {values} FROM json_populate_recordset(NULL::{table}, %s::json) AS k"
-        " ON CONFLICT ({key}) DO {action}",
-        table=identifier(replica.table),
-        columns=listed([identifier(name) for name in fields]),
-        values=listed([_value(replica, name, first.quoted) for name in fields]),
-        key=listed([identifier(name) for name in key]),
-        action=part("UPDATE SET {}", listed(updates)) if updates else part("NOTHING"),
-    )
-    database.execute(statement, [_array([change.state or b"" for change in changes])])
-
-
-def update(database: Database, replica: Replica, changes: Sequence[Change]) -> list[Change]:
-    """Write the fields that partial upserts, all of one group, do have; returns those whose rows do not exist."""
-    first, key = changes[0], replica.document.key
-    given = [name for name in replica.fields(first.rev) if name not in first.partial]
-    written = [name for name in given if name not in key] or list(key)
-    states = _array([change.state or b"" for change in changes])
-    table, same = identifier(replica.table), _same_key(replica)
-    assignments = [part("{} = {}", identifier(name), _value(replica, name, first.quoted)) for name in written]
-    statement = compose(
-        "UPDATE {table} AS t SET {assignments} FROM json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {same}",
-        table=table,
-        assignments=listed(assignments),
-        same=same,
-    )
-    if database.execute(statement, [states]) == len(changes):
-        return []
-    absent = compose(
-        "SELECT k.place FROM ROWS FROM (json_populate_recordset(NULL::{table}, %s::json)) WITH ORDINALITY"
-        " AS k ({columns}, place) WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same})",
-        table=table,
-        columns=listed([identifier(name) for name in replica.types]),
-        same=same,
-    )
-    return [changes[place - 1] for (place,) in database.rows(absent, [states])]
-
-
-def _same_key(replica: Replica) -> Part:
-    return listed(
-        [
-            part("t.{name} {equals} k.{name}", name=identifier(name), equals=verbatim(operator))
-            for name, operator in replica.equals.items()
-        ],
-        " AND ",
-    )
-
-
-def _value(replica: Replica, name: str, quoted: Sequence[str]) -> Part:
-    """A field of the parsed state. A quoted one is a JSON string that holds the JSON text, to be read as such."""
-    if name in quoted and replica.types[name] in ("json", "jsonb"):
-        return part("(k.{} #>> '{{}}')::{}", identifier(name), verbatim(replica.types[name]))
-    return part("k.{}", identifier(name))
-
-
-def _array(items: Sequence[bytes]) -> JsonText:
-    return JsonText(b"[%b]" % b",".join(items))

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from sinks.apply import Applier
-from sinks.batch import Entry
 from sinks.checkpoint import Checkpoints
-from sinks.compaction import Step, compact
+from sinks.compaction import Step
 from sinks.config import SinkConfig
 from sinks.dead_events import ParkingLot
 from sinks.errors import DataRefused, SchemaBehind, StreamsReplaced
+from sinks.feed import Batch
 from sinks.postgres import Database
 from sinks.session import Session
 from transforms.event import Mark
@@ -34,21 +34,20 @@ class Applying:
         self._parking = ParkingLot(database, config.pipeline.name, config.name)
 
     def apply(
-        self, session: Session, stream: str, entries: list[Entry], applied_lsn: LSN | None, documents: Documents
+        self, session: Session, batch: Batch, end: Position, applied_lsn: LSN | None, documents: Documents
     ) -> int:
-        """Apply entries and move the stream's checkpoint to the last of them; returns how many were parked.
+        """Apply a batch and move its stream's checkpoint to its `end`; returns how many events were parked.
 
-        Raises CheckpointMoved, TooManyParked, MalformedEntry, SchemaBehind, StreamsReplaced (which asks for a new
+        Raises CheckpointMoved, TooManyParked, SchemaBehind, StreamsReplaced (which asks for a new
         session, when `documents` has a newer revision) and what the target says; then nothing was changed.
         """
-        steps = compact(entries, self._sink, session.streams[stream])
+        stream, steps = batch.stream, batch.steps
         _require_schema(session, steps, documents)
-        position = Position.parse(entries[-1][0].decode())
         try:
-            self._transact(session, stream, steps, position, applied_lsn, careful=False)
+            self._transact(session, stream, steps, end, applied_lsn, careful=False)
         except DataRefused as error:
             log.warning("stream %s: %s; looking for it", stream, error)
-            self._transact(session, stream, steps, position, applied_lsn, careful=True)
+            self._transact(session, stream, steps, end, applied_lsn, careful=True)
         if self._parking.parked:
             log.warning("parked %d events of %s: `cdc-sink dead %s list`", self._parking.parked, stream, self._sink)
         return self._parking.parked

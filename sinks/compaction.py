@@ -79,6 +79,7 @@ def compact(entries: Iterable[Entry], sink: str, labels: Mapping[bytes, str]) ->
     """
     steps: list[Step] = []
     collected: dict[bytes, _Collected] = {label: _Collected() for label in labels}
+    new = tuple.__new__  # a NamedTuple's own costs three times as much
     for entry_id, words in entries:
         size = len(words)
         if (
@@ -88,7 +89,7 @@ def compact(entries: Iterable[Entry], sink: str, labels: Mapping[bytes, str]) ->
         ):
             if (rows := collected.get(words[3])) is not None:
                 key = words[5]
-                rows.latest[key] = Change(entry_id, key, words[7])
+                rows.latest[key] = new(Change, (entry_id, key, words[7], (), (), 1))
                 if rows.behind:
                     rows.behind.pop(key, None)
             continue

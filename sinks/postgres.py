@@ -8,7 +8,7 @@ statement runs outside of a transaction.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -181,6 +181,19 @@ class Database:
         cursor = self._run(statement, parameters)
         with translated_errors():
             return cursor.fetchall()
+
+    def copy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
+        """Run `COPY ... FROM STDIN` in the transaction in hand, with pieces of its text."""
+        if self._connection is None:
+            raise TargetUnreachable("there is no connection to the replica's database")
+        # without parameters psycopg takes a doubled percent sign for two
+        with (
+            translated_errors(),
+            self._connection.cursor() as cursor,
+            cursor.copy(cast(Any, readable(statement))) as copy,
+        ):
+            for piece in pieces:
+                copy.write(piece)
 
     def row(self, statement: Statement, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
         """Run a query that returns one row."""

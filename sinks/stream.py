@@ -132,7 +132,7 @@ class StreamReader:
             count = max(1, min(_CALL_ENTRIES, READ_ENTRIES - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
             entries += found
-            size = sum(_size(entry) for entry in found)
+            size = sum(map(_size, found))
             read_bytes += size
             if found:
                 self._entry_bytes[stream] = max(size / len(found), average * 0.5)

@@ -12,15 +12,16 @@ import secrets
 import socket
 import threading
 import time
+from typing import NamedTuple
 
 import tenacity
 
 from sinks.applying import Applying
-from sinks.batch import Entry, ripe_count
 from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import CheckpointMoved, StreamsReplaced, TransportUnreachable
+from sinks.feed import Feed, Place
 from sinks.postgres import Database
 from sinks.session import Opener, Prospect, Session
 from sinks.status import SinkStatus
@@ -39,6 +40,14 @@ CANCEL_SECONDS = 3.0
 log = logging.getLogger(__name__)
 
 
+class _Transport(NamedTuple):
+    """What reads and writes Redis, while it can be reached."""
+
+    control: Control
+    reader: StreamReader
+    feed: Feed
+
+
 class Worker:
     """Applies events until `stop` is set, or with `once` up to what is there now."""
 
@@ -55,7 +64,7 @@ class Worker:
         self._checkpoints = Checkpoints(self._database, pipeline, sink, owner)
         self._applying = Applying(config, self._database, self._checkpoints)
         self._opener = Opener(config, self._database, self._checkpoints)
-        self._transport: tuple[Control, StreamReader] | None = None
+        self._transport: _Transport | None = None
         self._session: Session | None = None
         self._contacted = False
         self._standing_by = False
@@ -108,8 +117,9 @@ class Worker:
                 return
             self._session = session
             moved = False
-            for stream in session.checkpoints:
-                moved = (not self._stop.is_set() and self._advance(session, stream)) or moved
+            streams = list(session.checkpoints)
+            for stream, following in zip(streams, streams[1:] + streams[:1], strict=True):
+                moved = (not self._stop.is_set() and self._advance(session, stream, following)) or moved
             if not moved:  # so that `applied_lsn` has been written too
                 self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
             self._keep(session)
@@ -126,7 +136,8 @@ class Worker:
         if self._transport is None:
             client = connect(self._config.transport.url.reveal())
             keys, sink = Keys(self._config.pipeline.name), self._config.name
-            self._transport = Control(client, keys, sink), StreamReader(client, keys, sink)
+            reader = StreamReader(client, keys, sink)
+            self._transport = _Transport(Control(client, keys, sink), reader, Feed(reader, sink))
         self._control.ping()
         self._contacted = True
         self._checkpoints.make_schema()
@@ -164,48 +175,49 @@ class Worker:
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
-    def _advance(self, session: Session, stream: str) -> bool:
-        """Apply a batch of a stream; returns whether there was one."""
+    def _advance(self, session: Session, stream: str, following: str) -> bool:
+        """Apply a batch of a stream, while one of the `following` stream is made; returns whether there was one."""
         checkpoint = session.checkpoints[stream]
-        read = self._reader.read(stream, session.meta, checkpoint.position)
-        self._status.published = read.published
-        entries, force = read.entries, False
-        if self._goals is not None and stream in self._goals:
-            goal = self._goals[stream]
-            if entries and _position(entries[-1]) > goal:
-                entries = [entry for entry in entries if _position(entry) <= goal]
-            force = bool(entries) and _position(entries[-1]) == goal
-        count = ripe_count(entries, full=read.full, force=force)
-        left = read.entries[count : count + 1]
-        session.at_end[stream] = read.at_end and not left
-        applied_lsn = checkpoint.applied_lsn
-        if read.at_end and (not left or _position(left[0]).commit_lsn >= read.published):
-            applied_lsn = max(applied_lsn or LSN(0), read.published)
-        if read.entries:
-            session.seen[stream] = _position(read.entries[-1])
-        if count:
-            parked = self._applying.apply(session, stream, entries[:count], applied_lsn, self._control.documents)
+        batch = self._feed.take(self._place(session, stream, checkpoint.position))
+        self._status.published = batch.published
+        session.at_end[stream] = batch.at_end
+        if batch.seen is not None:
+            session.seen[stream] = batch.seen
+        if batch.more and batch.end is not None:
+            behind = batch.end if following == stream else session.checkpoints[following].position
+            self._feed.begin(self._place(session, following, behind))
+        applied_lsn = max(checkpoint.applied_lsn or LSN(0), batch.complete_to) or None
+        if batch.end is not None:
+            parked = self._applying.apply(session, batch, batch.end, applied_lsn, self._control.documents)
             self._parked += parked
             self._status.dead += parked
-            words = entries[count - 1][1]
-            self._status.newest_seconds = int(words[words.index(b"ts") + 1]) / 1e6 if b"ts" in words else None
+            self._status.newest_seconds = batch.committed_at
         elif applied_lsn != checkpoint.applied_lsn and (self._once or self._tells_now()):
             with self._database.transaction():
                 advanced = self._checkpoints.advance(checkpoint, checkpoint.position, applied_lsn)
             session.checkpoints[stream] = advanced
-        return count > 0
+        return batch.end is not None
+
+    def _place(self, session: Session, stream: str, behind: Position) -> Place:
+        goal = self._goals.get(stream) if self._goals is not None else None
+        return Place(session.meta, stream, session.streams[stream], behind, goal)
 
     # --- around the loop ---------------------------------------------------------------------------------------------
 
     @property
     def _control(self) -> Control:
         assert self._transport is not None
-        return self._transport[0]
+        return self._transport.control
 
     @property
     def _reader(self) -> StreamReader:
         assert self._transport is not None
-        return self._transport[1]
+        return self._transport.reader
+
+    @property
+    def _feed(self) -> Feed:
+        assert self._transport is not None
+        return self._transport.feed
 
     def _keep(self, session: Session) -> None:
         now = time.monotonic()
@@ -284,9 +296,6 @@ class Worker:
 
     def _close_transport(self) -> None:
         if self._transport is not None:
+            self._feed.close()
             self._control.close()
             self._transport = None
-
-
-def _position(entry: Entry) -> Position:
-    return Position.parse(entry[0].decode())

@@ -62,6 +62,11 @@ class SchemaDocument:
         return tuple(column.name for column in self.columns)
 
     @property
+    def base_types(self) -> dict[str, str]:
+        """Field -> its type, with domains resolved."""
+        return {column.name: column.base_type for column in self.columns}
+
+    @property
     def fingerprint(self) -> str:
         """Changes with key, field names and field types."""
         shape = [self.label, self.stream, self.key, [(column.name, column.pg_type) for column in self.columns]]

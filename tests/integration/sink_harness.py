@@ -10,12 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
 import psycopg
+import pytest
 import redis
 
+from sinks import apply
+from sinks.bulk import upsert_many
 from sinks.config import SinkConfig
 from sinks.worker import Worker
 from transforms import wire
@@ -172,6 +176,12 @@ class Pipeline:
         """The snapshots that were asked for: events, sink."""
         entries = cast(list[Any], self.redis.xrange(self.keys.requests))
         return [(json.loads(fields[b"events"]), fields[b"sink"].decode()) for _, fields in entries]
+
+
+def use_technique(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers in this process apply every batch by COPY (`copy`), or as its size asks for."""
+    if name == "copy":
+        monkeypatch.setattr(apply, "upsert_many", partial(upsert_many, copy_rows=1))
 
 
 class SinkProcess:

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.sink_harness import Pipeline, column, customer, delete, truncate, upsert
+from tests.integration.sink_harness import Pipeline, column, customer, delete, truncate, upsert, use_technique
 from transforms.schema import SchemaDocument
+
+
+@pytest.fixture(params=["json", "copy"], autouse=True)
+def technique(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_technique(request.param, monkeypatch)
 
 
 @pytest.fixture

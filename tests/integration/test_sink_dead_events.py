@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from sinks.errors import TooManyParked
-from tests.integration.sink_harness import Pipeline, command, customer, delete, upsert
+from tests.integration.sink_harness import Pipeline, command, customer, delete, upsert, use_technique
+
+
+@pytest.fixture(params=["json", "copy"], autouse=True)
+def technique(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_technique(request.param, monkeypatch)
 
 
 @pytest.fixture

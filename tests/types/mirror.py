@@ -22,6 +22,7 @@ from cdc.control import Control
 from cdc.replication import SETTINGS
 from tests import servers
 from tests.processes import Command, Pipeline, closing, wait_until
+from tests.types.copying import Copying
 
 PATHS = ("inserted", "updated", "updated_full")
 SINK = "copy"
@@ -121,6 +122,7 @@ class Mirror:
         self._equality: dict[tuple[str, str], bool] = {}
         self.pipeline = pipeline
         self.control = Control(self.pipeline.redis, self.pipeline.keys)
+        self._copying = Copying(self.pipeline.environment["TARGET_DSN"], target, self.pipeline)
         self._commands: list[Command] = []
 
     def start(self, setup: str) -> None:
@@ -129,6 +131,10 @@ class Mirror:
         self._commands = [self.pipeline.reader(), self.pipeline.sink(SINK)]
         self._wait("the first snapshots", self.pipeline.snapshots_done)
         self.settle()
+
+    def close(self) -> None:
+        """End the connection that writes by COPY."""
+        self._copying.close()
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -203,6 +209,7 @@ class Mirror:
     def differences(self, group: str, table: str, *, path: str | None = None) -> list[Difference]:
         """What differs between the values given and a replica table."""
         assert self.parked() == [], "the sink parked rows"
+        assert self._copying.differences(f"{group}_{table}") == []
         self._bring_back(group, table)
         columns = self.groups[group].columns
         compared = [
@@ -305,7 +312,10 @@ def mirror(
             target.execute(target_setup.encode())
             made = Mirror(source, target, pipeline, groups)
             made.start(setup)
-            yield made
+            try:
+                yield made
+            finally:
+                made.close()
 
 
 def configuration(groups: Sequence[Group], more: Mapping[str, str]) -> str:

@@ -1,0 +1,107 @@
+"""Batches ready to be applied: read from the stream, cut at the end of a source transaction, and compacted.
+
+While the target works on one batch, the next one is made in a thread; never more than one, so that memory stays
+bounded. Each read begins at the entry where the one before it ended, and finds that entry there or refuses.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sinks.batch import Entry, ripe_count
+from sinks.compaction import Step, compact
+from sinks.stream import Meta, StreamReader
+from transforms.position import LSN, Position
+
+
+class Place(NamedTuple):
+    """What to read."""
+
+    meta: Meta
+    stream: str
+    labels: dict[bytes, str]
+    """The events in it that are mapped (as in entries -> as text)."""
+    behind: Position
+    goal: Position | None
+    """The entry at which to stop; None: go on for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What to apply in one transaction."""
+
+    stream: str
+    steps: list[Step]
+    end: Position | None
+    """Its last entry; None: there is nothing to apply yet."""
+    committed_at: float | None
+    """When that entry's transaction was committed, seconds since 1970."""
+    seen: Position | None
+    """The last entry that was read, part of the batch or not."""
+    more: bool
+    """The read hit its bound: more is waiting."""
+    at_end: bool
+    """Nothing was behind it when `published` was read."""
+    published: LSN
+    complete_to: LSN
+    """Up to where the stream has been applied with it, when nothing is left before `published`; else 0/0."""
+
+
+class Feed:
+    """Makes batches of one sink. Methods raise SinkError and MalformedEntry."""
+
+    def __init__(self, reader: StreamReader, sink: str) -> None:
+        self._reader = reader
+        self._sink = sink
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
+        self._begun: tuple[Place, Future[Batch]] | None = None
+
+    def take(self, place: Place) -> Batch:
+        """The batch at a place: the one that was begun, or made now."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == place:
+            return begun[1].result()
+        return self._make(place)
+
+    def begin(self, place: Place) -> None:
+        """Have a batch made in the background; what was begun before is forgotten."""
+        self._begun = place, self._thread.submit(self._make, place)
+
+    def close(self) -> None:
+        """End the thread, waiting for a read under way."""
+        self._begun = None
+        self._thread.shutdown(cancel_futures=True)
+
+    def _make(self, place: Place) -> Batch:
+        read = self._reader.read(place.stream, place.meta, place.behind)
+        entries, force = read.entries, False
+        if (goal := place.goal) is not None:
+            if entries and position_of(entries[-1]) > goal:
+                entries = [entry for entry in entries if position_of(entry) <= goal]
+            force = bool(entries) and position_of(entries[-1]) == goal
+        count = ripe_count(entries, full=read.full, force=force)
+        left = read.entries[count : count + 1]
+        complete = read.at_end and (not left or position_of(left[0]).commit_lsn >= read.published)
+        return Batch(
+            place.stream,
+            compact(entries[:count], self._sink, place.labels),
+            position_of(entries[count - 1]) if count else None,
+            _committed_at(entries[count - 1]) if count else None,
+            position_of(read.entries[-1]) if read.entries else None,
+            read.full,
+            read.at_end and not left,
+            read.published,
+            read.published if complete else LSN(0),
+        )
+
+
+def position_of(entry: Entry) -> Position:
+    """An entry's position."""
+    return Position.parse(entry[0].decode())
+
+
+def _committed_at(entry: Entry) -> float | None:
+    words = entry[1]
+    return int(words[words.index(b"ts") + 1]) / 1e6 if b"ts" in words else None

@@ -1,0 +1,89 @@
+"""From states to COPY's text, without parsing them; tests/types holds the same against Postgres for every type."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sinks.copy_text import LineWriter, line_writer
+
+TYPES = {
+    "id": "bigint",
+    "name": "text",
+    "price": "numeric(12,2)",
+    "score": "double precision",
+    "paid": "boolean",
+    "doc": "jsonb",
+    "raw": "json",
+}
+NAMES = list(TYPES)
+
+
+def writer(fields: list[str] = NAMES, written: list[str] | None = None) -> LineWriter:
+    made = line_writer(fields, TYPES, fields if written is None else written)
+    assert made is not None
+    return made
+
+
+def test_values_lose_their_names_and_quotes_and_nothing_else() -> None:
+    state = b'{"id":-7,"name":"Ada, \xc3\xa9","price":"0.10","score":1e-7,"paid":true,"doc":{"a": [1]},"raw":[1 , 2]}'
+    assert writer()(state) == b'-7\tAda, \xc3\xa9\t0.10\t1e-7\ttrue\t{"a": [1]}\t[1 , 2]'
+
+
+def test_a_null_is_not_the_word() -> None:
+    assert writer(["id", "name"])(b'{"id":1,"name":null}') == b"1\t\\N"
+    assert writer(["id", "name"])(b'{"id":1,"name":"null"}') == b"1\tnull"
+    assert writer(["id", "name"])(b'{"id":1,"name":"\\\\N"}') == b"1\t\\\\N"  # which COPY reads as the two letters
+
+
+def test_a_string_may_hold_what_json_escapes() -> None:
+    state = json.dumps({"id": 1, "name": 'tab\t line\n "quoted" \\ /'}, separators=(",", ":")).encode()
+    assert writer(["id", "name"])(state) == b'1\ttab\\t line\\n \\"quoted\\" \\\\ /'
+
+
+def test_documents_keep_their_backslashes_and_white_space() -> None:
+    state = b'{"id":1,"doc":{"a": "x\\"\\n"},"raw":{"b" :\t"\\u00e9"\n}}'
+    assert writer(["id", "doc", "raw"])(state) == b'1\t{"a": "x\\\\"\\\\n"}\t{"b" :\\t"\\\\u00e9"\\n}'
+
+
+def test_a_document_that_looks_like_the_rest_of_its_row_is_taken_whole() -> None:
+    inner = b'{"raw": 1,"score":2, "doc": "x"}'
+    assert writer(["raw", "score"])(b'{"raw":' + inner + b',"score":3}') == inner + b"\t3"
+    assert writer(["doc", "raw"])(b'{"doc":{"a": 1},"raw":{"x":1,"raw":{}}}') == b'{"a": 1}\t{"x":1,"raw":{}}'
+
+
+def test_floats_that_are_no_numbers_come_as_strings() -> None:
+    assert writer(["id", "score"])(b'{"id":1,"score":"-Infinity"}') == b"1\t-Infinity"
+
+
+def test_fields_without_a_column_are_stepped_over() -> None:
+    assert (
+        writer(written=["id", "paid"])(b'{"id":1,"name":"a","price":null,"score":0,"paid":false,"doc":null,"raw":null}')
+        == b"1\tfalse"
+    )
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b'{"id":1,"name":"\\u0041"}',  # COPY has no such escape
+        b'{"name":"a","id":1}',
+        b'{"id":1}',
+        b'{"id":1,"name":"a","more":1}',
+        b'{"id":1,"name":"a"',
+        b'{"id":1,"name":"a\\"}',
+        b'{"id":1,"name":"a\\x41"}',
+        b'{"id":"1","name":"a"}',
+        b'{"id":1,"name":["a"]}',
+        b'{"id":1, "name":"a"}',
+        b"",
+    ],
+)
+def test_another_form_is_left_to_the_targets_json_functions(state: bytes) -> None:
+    assert writer(["id", "name"])(state) is None
+
+
+def test_types_whose_json_is_not_their_text_have_no_writer() -> None:
+    assert line_writer(["tags"], {"tags": "text[]"}, ["tags"]) is None
+    assert line_writer(["a", "b"], {"a": "json", "b": "json"}, ["a", "b"]) is None
