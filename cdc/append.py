@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from transforms.position import Position
+
 UPSERT_WORDS, DELETE_WORDS, TRANSACTION_WORDS = 5, 4, 3
 
 _WORD = b"$%d\r\n%b\r\n"
+_TRANSACTION = b"$1\r\nt\r\n" + _WORD + _WORD
+_ENDING = {b"$1\r\n" + code: b"$1\r\n" + code.upper() for code in (b"u", b"d", b"x")}
 
 
 def _words(*words: bytes) -> bytes:
@@ -30,7 +34,7 @@ def delete_template(type_: bytes) -> bytes:
 
 def transaction_item(ts: bytes, tx: bytes) -> bytes:
     """The transaction of the items that follow."""
-    return _words(b"t", ts, tx)
+    return _TRANSACTION % (len(ts), ts, len(tx), tx)
 
 
 def whole_item(entry_id: bytes, words: Sequence[bytes]) -> bytes:
@@ -40,13 +44,19 @@ def whole_item(entry_id: bytes, words: Sequence[bytes]) -> bytes:
 
 def ending(item: bytes) -> bytes:
     """The item of an entry, as that of the last one of its transaction."""
-    return b"$1\r\n" + item[4:5].upper() + item[5:]
+    return _ENDING[item[:5]] + item[5:]
 
 
 def command(sha: str, key: str, known: str, count: int, items: Sequence[bytes]) -> bytes:
     """The EVALSHA that appends items with `count` words in all."""
     head = _words(b"EVALSHA", sha.encode(), b"1", key.encode(), known.encode())
     return b"*%d\r\n%b%b" % (count + 5, head, b"".join(items))
+
+
+def last_id(items: Sequence[bytes]) -> Position:
+    """The id of the last entry; a transaction may have been told behind it."""
+    entry = next(item for item in reversed(items) if not item.startswith(b"$1\r\nt"))
+    return Position.parse(split(entry)[1].decode())
 
 
 def identities(items: Sequence[bytes], limit: int) -> Iterator[tuple[bytes, tuple[bytes, bytes, bytes]]]:

@@ -81,7 +81,7 @@ class BatchBuilder:
     """
 
     def __init__(self, end: LSN, limit_count: int, limit_bytes: int) -> None:
-        self.end = end
+        self.end: int = end
         self.count = 0
         self.bytes = 0
         self._limit_count = limit_count
@@ -102,7 +102,8 @@ class BatchBuilder:
         """Append an entry of the transaction in hand; returns whether the batch is full and should go."""
         buffer = self._open.get(stream)
         if buffer is None:
-            buffer = self._buffers.setdefault(stream, StreamBuffer())
+            if (buffer := self._buffers.get(stream)) is None:
+                buffer = self._buffers[stream] = StreamBuffer()
             self._open[stream] = buffer
             buffer.begin_transaction(self._transaction)
         buffer.items.append(item)
@@ -147,9 +148,9 @@ class BatchBuilder:
         for stream, buffer in self._buffers.items():
             if buffer.count and (taken := buffer.take(hold_newest=stream in self._open)):
                 streams[stream] = taken
-        batch = Batch(streams, self.end, self._notes)
+        self._taken_end = LSN(self.end)
+        batch = Batch(streams, self._taken_end, self._notes)
         self._notes = {}
-        self._taken_end = self.end
         self.count = len(self._open)
         self.bytes = 0
         return batch

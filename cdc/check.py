@@ -9,8 +9,8 @@ from cdc.catalog import map_event
 from cdc.config import ALL_COLUMNS, ReaderConfig
 from cdc.control import Control
 from cdc.opening import application_name
-from cdc.publisher import connect
 from cdc.source import Source
+from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys

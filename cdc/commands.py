@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
 from cdc.opening import application_name
-from cdc.publisher import connect
 from cdc.replication import SlotHeld
 from cdc.source import Source
+from cdc.transport import connect
 from transforms.config import ConfigurationError
 from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED
 from transforms.keys import Keys

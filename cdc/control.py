@@ -13,7 +13,7 @@ from typing import Any, cast
 import redis
 
 from cdc.errors import TransportError
-from cdc.publisher import TransportState, translated_errors
+from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN
 from transforms.schema import SchemaDocument

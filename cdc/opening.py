@@ -23,13 +23,14 @@ from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.once import Goal
 from cdc.progress import Progress
-from cdc.publisher import Publisher, SourceDiverged, TransportState, connect
+from cdc.publisher import Publisher, SourceDiverged
 from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.session import Session
 from cdc.snapshot import SnapshotWorker, Subject
 from cdc.source import Publication, PublicationUnfit, Slot, Source
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Route, Translator
+from cdc.transport import TransportState, connect
 from transforms.keys import Keys
 from transforms.position import LSN
 
@@ -227,6 +228,7 @@ class Opened:
         self._labels_of = self.shapes.oids()
         self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends)
         self.publisher.unproven = unproven
+        self._stack.callback(self.publisher.close)
         self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
         self.session = Session(self.replication, self.publisher, self.progress, lambda: self.observe(self))
         prefix = message_prefix(config.pipeline.name)

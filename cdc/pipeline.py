@@ -14,8 +14,8 @@ from tenacity.wait import wait_exponential, wait_random
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
 from cdc.opening import Opened
-from cdc.publisher import connect
 from cdc.replication import SlotHeld
+from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
 

@@ -1,38 +1,31 @@
 """The streams in Redis: entries appended in order, each exactly once, and the pipeline's position beside them.
 
-One call per stream and batch, one batch in flight. The script refuses to append behind a gap and skips what is there
-already, so a call whose reply was lost is simply made again. A skip needs proof: the entries that are there must be
-the ones we would have written, else the source is not the one that wrote them.
+One scripted call for each stream and batch. A batch is sent while the one before is still being appended, so that Redis
+never waits for the reader; that is safe because each call names the entry behind which it belongs, and the script
+refuses to append behind any other: when a batch fails, the next one does nothing. A batch's position is stored once its
+entries are known to be in, with the call that follows. The script skips what is there already, so a call whose reply
+was lost is simply made again. A skip needs proof: the entries that are there must be the ones we would have written,
+else the source is not the one that wrote them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, cast
 
 import redis
-from redis.exceptions import NoScriptError
 
 from cdc import append
 from cdc.batch import Batch, StreamBatch
-from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
+from cdc.errors import TransportError
+from cdc.transport import refusal, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
 _APPEND = resources.files("cdc").joinpath("append.lua").read_text()
-_TRANSIENT = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "BUSY",
-    "MISCONF",
-    "NOREPLICAS",
-    "UNBLOCKED",
-)
 
 
 class StreamHole(TransportError):
@@ -55,52 +48,22 @@ class SourceDiverged(TransportError):
     )
 
 
-class EntryTooLarge(TransportError):
-    """Redis does not take an entry of this size."""
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What went over the wire in one go; its answers come in this order."""
 
-    remedy = "Leave the large column out of `columns`, or raise Redis' proto-max-bulk-len."
-
-
-def connect(url: str) -> redis.Redis:
-    """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=30, socket_connect_timeout=10, socket_keepalive=True, retry=None
-        )
-    except ValueError:  # its message repeats parts of the URL
-        raise TransportRefused(
-            "transport.url is not a Redis URL", remedy="Write it as redis://user:password@host:port/database."
-        ) from None
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn redis-py's exceptions into ours."""
-    try:
-        yield
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise TransportFull(f"Redis is out of memory: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise TransportUnreachable(f"Redis does not answer: {error}") from error
-    except redis.ResponseError as error:
-        raise _refusal(str(error)) from error
-
-
-def _refusal(text: str) -> TransportError:
-    code = text.split(" ", 1)[0]
-    if code == "OOM" or "maxmemory" in text:
-        return TransportFull(f"Redis is out of memory: {text}")
-    if code in _TRANSIENT:
-        return TransportUnreachable(f"Redis refuses for now: {text}")
-    if "bulk length" in text or "ERANGE" in text or "too large" in text:
-        return EntryTooLarge(text)
-    return TransportRefused(text)
+    stores: Batch | None
+    """The batch before, whose position is stored first."""
+    batch: Batch
+    known: Mapping[str, Position]
+    """Stream -> the entry behind which its call appends."""
 
 
 class Publisher:
-    """Appends batches to the pipeline's streams. Not for use from two threads at once."""
+    """Appends batches to the pipeline's streams. Not for use from two threads at once. Methods raise TransportError.
+
+    A batch is `send`, then it is settled and its position stored by `advance`.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, epoch: int, last_ids: Mapping[str, Position]) -> None:
         """`last_ids`: for each stream (without pipeline and epoch) the last id it must hold."""
@@ -108,67 +71,110 @@ class Publisher:
         self._keys = keys
         self._epoch = epoch
         self._sha = ""
+        self._connection: Any = None
+        self._sent: deque[_Sent] = deque()
+        self._appended: Batch | None = None
+        """Its entries are in, its position is not stored yet."""
+        self._expected: dict[str, Position] = {}
+        """Stream -> where it ends when all that was sent is in."""
         self.last_ids: dict[str, Position] = dict(last_ids)
         self.unproven: frozenset[bytes] = frozenset()
         """Events that were not published before: their entries may be missing among those that are skipped."""
         self.appended = 0
         self.skipped = 0
 
-    def publish(self, batch: Batch) -> None:
-        """Append a batch and store `published`; when this returns, all of it is in Redis. Raises TransportError."""
-        with translated_errors():
-            if batch.streams:
-                self._append(batch.streams)
-            self._store(batch)
+    @property
+    def in_flight(self) -> int:
+        """How many batches have been sent and not been answered."""
+        return len(self._sent)
 
-    def _append(self, streams: Mapping[str, StreamBatch]) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether every batch that was sent is stored."""
+        return not self._sent and self._appended is None
+
+    def send(self, batch: Batch) -> None:
+        """Have a batch appended behind those that were sent before; returns at once."""
+        known = {stream: self._expected.get(stream, self.last_ids.get(stream, START)) for stream in batch.streams}
+        with translated_errors():
+            self._write(_Sent(self._appended, batch, known))
+        self._appended = None
+        for stream, entries in batch.streams.items():
+            self._expected[stream] = max(known[stream], append.last_id(entries.items))
+
+    def advance(self) -> LSN | None:
+        """Wait for the oldest answer, or with none under way store the position of what is appended.
+
+        Returns the end of a batch that is stored now, wholly in Redis.
+        """
+        with translated_errors():
+            if self._sent:
+                return self._settle(self._sent[0])
+            if self._appended is not None:
+                stored, self._appended = self._appended, None
+                self._write(_Sent(stored, replace(stored, streams={}), {}))
+                self._settle(self._sent[0])
+                self._appended = None
+                return stored.end
+        return None
+
+    def close(self) -> None:
+        """Give the connection up, with the answers that may still be on their way."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._client.connection_pool.release(self._connection)
+            self._connection = None
+
+    # --- the wire ----------------------------------------------------------------------------------------------------
+
+    def _write(self, sent: _Sent) -> None:
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
         if not self._sha:
             self._sha = self._client.script_load(_APPEND)
-        try:
-            replies = self._call(
-                [
-                    append.command(
-                        self._sha,
-                        self._keys.stream(stream, self._epoch),
-                        str(self.last_ids.get(stream, START)),
-                        entries.words,
-                        entries.items,
-                    )
-                    for stream, entries in streams.items()
-                ]
+        commands = [] if sent.stores is None else self._store_commands(sent.stores)
+        commands += [
+            append.command(
+                self._sha,
+                self._keys.stream(stream, self._epoch),
+                str(sent.known[stream]),
+                entries.words,
+                entries.items,
             )
-        except NoScriptError:
-            self._sha = ""
-            self._append(streams)
-            return
+            for stream, entries in sent.batch.streams.items()
+        ]
+        self._sent.append(sent)
+        if commands:
+            self._connection.send_packed_command(commands)
+
+    def _store_commands(self, batch: Batch) -> list[bytes]:
+        fields: list[str] = ["published", str(batch.end)]
+        for stream in batch.streams:
+            fields += [f"last:{stream}", str(self.last_ids[stream])]
+        commands: list[tuple[str, ...]] = [("MULTI",), ("HSET", self._keys.meta, *fields)]
+        if batch.notes:
+            commands.append(("HSET", self._keys.runs, *(word for note in batch.notes.items() for word in note)))
+        commands.append(("EXEC",))
+        return [self._connection.pack_command(*command)[0] for command in commands]
+
+    def _settle(self, sent: _Sent) -> LSN | None:
+        """Read the answers to what was sent first. After an error the connection is of no use any more."""
+        if sent.stores is not None:
+            for _ in range(3 + bool(sent.stores.notes)):
+                answer = self._connection.read_response()
+            if failed := [one for one in answer if isinstance(one, Exception)]:
+                raise failed[0]
+        replies = [self._connection.read_response() for _ in sent.batch.streams]
         failures = [
             failure
-            for (stream, entries), reply in zip(streams.items(), replies, strict=True)
+            for (stream, entries), reply in zip(sent.batch.streams.items(), replies, strict=True)
             if (failure := self._take_reply(stream, entries, reply))
         ]
         if failures:
             raise failures[0]
-
-    def _call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands that are in the protocol's form already; raises the first error after all have answered."""
-        pool = self._client.connection_pool
-        connection: Any = pool.get_connection()
-        replies, errors = [], []
-        try:
-            connection.send_packed_command(commands)
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except redis.ResponseError as error:
-                    errors.append(error)
-        except BaseException:
-            connection.disconnect()  # replies may be left in it
-            raise
-        finally:
-            pool.release(connection)
-        if errors:
-            raise errors[0]
-        return replies
+        self._sent.popleft()
+        self._appended = sent.batch
+        return None if sent.stores is None else sent.stores.end
 
     def _take_reply(self, stream: str, entries: StreamBatch, reply: Sequence[Any]) -> TransportError | None:
         appended, skipped, last, *error = reply
@@ -181,7 +187,7 @@ class Publisher:
         if skipped:
             self.skipped += skipped
             self._prove(stream, entries, skipped)
-        return _refusal(error[0].decode(errors="replace")) if error else None
+        return refusal(error[0].decode(errors="replace")) if error else None
 
     def _prove(self, stream: str, entries: StreamBatch, skipped: int) -> None:
         """Compare skipped entries with those in the stream: the same id must have the same tx and ts."""
@@ -200,47 +206,3 @@ class Publisher:
                     raise SourceDiverged(f"entry {entry_id.decode()} of {key} belongs to another transaction")
             elif Position.parse(entry_id.decode()) >= floor and type_ not in self.unproven:
                 raise SourceDiverged(f"entry {entry_id.decode()} is not in {key}, though later ones are")
-
-    def _store(self, batch: Batch) -> None:
-        fields: dict[Any, Any] = {f"last:{stream}": str(self.last_ids[stream]) for stream in batch.streams}
-        fields["published"] = str(batch.end)
-        pipe = self._client.pipeline(transaction=True)
-        pipe.hset(self._keys.meta, mapping=fields)
-        if batch.notes:
-            pipe.hset(self._keys.runs, mapping=cast(Any, batch.notes))
-        pipe.execute()
-
-
-class TransportState:
-    """What Redis holds of a pipeline: its meta hash, and where each stream ends."""
-
-    def __init__(self, client: redis.Redis, keys: Keys, streams: Sequence[str]) -> None:
-        """Read it. `streams`: those the configuration names. Raises TransportError."""
-        with translated_errors():
-            raw: dict[bytes, bytes] = cast(Any, client.hgetall(keys.meta))
-            self.meta = {name.decode(): value.decode() for name, value in raw.items()}
-            self.epoch = int(self.meta.get("epoch", "1"))
-            kept = [name.removeprefix("last:") for name in self.meta if name.startswith("last:")]
-            self.stream_ends = {
-                stream: _last_id(client, keys.stream(stream, self.epoch)) for stream in dict.fromkeys((*streams, *kept))
-            }
-            self.run_id = str(client.info("server").get("run_id", ""))
-
-    @property
-    def published(self) -> LSN:
-        """Up to which every stream has everything."""
-        return LSN.parse(self.meta.get("published", "0/0"))
-
-    def kept_last_id(self, stream: str) -> Position:
-        """The last id that was stored for a stream together with `published`."""
-        return Position.parse(self.meta.get(f"last:{stream}", "0-0"))
-
-
-def _last_id(client: redis.Redis, key: str) -> Position:
-    try:
-        info = client.xinfo_stream(key)
-    except redis.ResponseError as error:
-        if "no such key" in str(error):
-            return START
-        raise
-    return Position.parse(info["last-generated-id"].decode())

@@ -22,6 +22,7 @@ from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
 from cdc.snapshot import SnapshotWorker
 from cdc.translation import Translator
+from cdc.walsender import KEEPALIVE, XLOG_DATA
 from transforms.errors import StatecastError
 from transforms.position import LSN
 from transforms.tuple_data import MalformedMessage
@@ -34,6 +35,8 @@ WAIT_SECONDS = 0.5
 CONFIRM_INTERVAL_SECONDS = 0.2
 IDLE_STORE_INTERVAL_SECONDS = 1.0
 """How often an idle position is stored."""
+BATCHES_IN_FLIGHT = 2
+"""One is being appended while the next is on its way."""
 DRAIN_SECONDS = 4.0
 """How long a stop may take for the batch in hand."""
 
@@ -128,12 +131,12 @@ class Session:
 
     def _read_frames(self) -> bool:
         """Handle frames that are here; True when there are no more for now."""
-        translator = self._translator
+        feed = self._translator.feed
         for count, frame in enumerate(self._replication.frames(), 1):
             kind = frame[0]
-            if kind == walsender.XLOG_DATA:
-                translator.feed(frame)
-            elif kind == walsender.KEEPALIVE:
+            if kind == XLOG_DATA:
+                feed(frame)
+            elif kind == KEEPALIVE:
                 self._keepalive(frame)
             else:
                 raise MalformedMessage(f"a frame of unknown kind {kind:#04x}")
@@ -183,23 +186,31 @@ class Session:
 
     def _publish_batches(self) -> None:
         """The publishing thread."""
-        called = 0.0
+        publisher, called = self._publisher, 0.0
         while True:
-            try:
-                batch = self._batches.get(timeout=1.0)
-            except queue.Empty:
-                self._every_second()
-                called = time.monotonic()
-                continue
-            if batch is None:
-                return
-            self._publishing = True
-            self._publisher.publish(batch)
-            self._publishing = False
-            self.post(lambda end=batch.end: self.progress.stored(end, time.monotonic()))  # type: ignore[misc]
+            batch: Batch | None = None
+            if publisher.in_flight < BATCHES_IN_FLIGHT:
+                try:
+                    batch = self._batches.get(block=publisher.idle, timeout=1.0)
+                    if batch is None:
+                        break
+                    self._publishing = True
+                    publisher.send(batch)
+                    continue
+                except queue.Empty:
+                    pass
+            self._advance_publisher()
             if time.monotonic() - called >= 1.0:
                 self._every_second()
                 called = time.monotonic()
+        while not publisher.idle:
+            self._advance_publisher()
+
+    def _advance_publisher(self) -> None:
+        end = self._publisher.advance()
+        self._publishing = not self._publisher.idle  # before the stream's thread is woken, which looks at it
+        if end is not None:
+            self.post(lambda: self.progress.stored(end, time.monotonic()))
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from typing import Any
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.opening import application_name
-from cdc.publisher import connect
 from cdc.source import Source
+from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN

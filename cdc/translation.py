@@ -17,12 +17,15 @@ from cdc.batch import BatchBuilder
 from cdc.chunking import Window
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
+from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
 from transforms.encoder import Row, RowEncoder, UnchangedValues
 from transforms.position import LSN, SLOTS_PER_MESSAGE
 from transforms.tuple_data import MalformedMessage
 
+# Offsets in a frame with a row: the message's kind, its relation, the kind of its first tuple, that tuple.
+_TAG, _RELATION, _KIND, _TUPLE = HEADER, slice(HEADER + 1, HEADER + 5), HEADER + 5, HEADER + 6
 _BEGIN = struct.Struct("!QqI")
 _COMMIT = struct.Struct("!BQQq")
 
@@ -44,6 +47,10 @@ class Route:
     truncate: str = "apply"
     unchanged_toast: str = "partial"
     rev: int = 1
+    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row] = field(init=False)
+    """The encoder's."""
+    is_plain: bool = field(init=False)
+    """Whether a plain row makes an entry without optional fields."""
     label: bytes = field(init=False)
     suffix: tuple[bytes, ...] = field(init=False)
     upsert: bytes = field(init=False)
@@ -52,6 +59,8 @@ class Route:
 
     def __post_init__(self) -> None:
         label = self.event.encode()
+        object.__setattr__(self, "row", self.encoder.row)
+        object.__setattr__(self, "is_plain", self.rev == 1)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
         object.__setattr__(self, "upsert", append.upsert_template(label))
@@ -90,14 +99,14 @@ class Translator:
         self.events_to_read_again: tuple[str, ...] = ()
         """Events with rows that wait to be read again, the longest waiting first; other threads may look at it."""
         self.in_transaction = False
-        self.commit_lsn = LSN(0)
+        self.commit_lsn = 0
         self.commit_time = b"0"
         """Microseconds since 1970 of the transaction in hand, or of the last one."""
         self._prefix = prefix
         self._resolve = resolve
         self._on_full = on_full
         self._routes: dict[bytes, Sequence[Route]] = {}
-        self._latest_end = builder.end
+        self._latest_end: int = builder.end
         self._rereads: deque[Rereads] = deque()
         self._waiting: dict[str, Counter[bytes]] = {}
         """By event: in how many of `_rereads` each key is."""
@@ -115,16 +124,14 @@ class Translator:
     def feed(self, frame: bytes) -> None:
         """Take one XLogData frame. Raises MalformedMessage and what the encoders raise."""
         try:
-            tag = frame[HEADER]
-            if tag == pgoutput.INSERT:
-                self._insert(frame)
-            elif tag == pgoutput.UPDATE:
-                self._update(frame)
-            elif tag == pgoutput.BEGIN:
+            tag = frame[_TAG]
+            if tag in (INSERT, UPDATE):
+                self._row(frame)
+            elif tag == BEGIN:
                 self._begin(frame)
-            elif tag == pgoutput.COMMIT:
+            elif tag == COMMIT:
                 self._commit(frame)
-            elif tag == pgoutput.DELETE:
+            elif tag == DELETE:
                 self._delete(frame)
             else:
                 self._rare(frame)
@@ -149,25 +156,23 @@ class Translator:
     def _begin(self, frame: bytes) -> None:
         if self.in_transaction or len(frame) != HEADER + 1 + _BEGIN.size:
             raise MalformedMessage("a Begin message in the middle of a transaction, or cut short")
-        lsn, commit_time, self._xid = _BEGIN.unpack_from(frame, HEADER + 1)
+        self.commit_lsn, commit_time, self._xid = _BEGIN.unpack_from(frame, HEADER + 1)
         self.in_transaction = True
-        self.commit_lsn = LSN(lsn)
-        self.commit_time = b"%d" % (commit_time + wire.MICROSECONDS_2000)
-        self._tx = b"%d" % self._xid
-        self._id_prefix = b"%d-" % lsn
-        self.builder.begin_transaction(self.commit_time, self._tx)
+        self.commit_time = ts = b"%d" % (commit_time + wire.MICROSECONDS_2000)
+        self._tx = tx = b"%d" % self._xid
+        self._id_prefix = b"%d-" % self.commit_lsn
+        self.builder.begin_transaction(ts, tx)
         self._n = self._slots_of = 0
         self._noted = False
 
     def _commit(self, frame: bytes) -> None:
         if not self.in_transaction or len(frame) != HEADER + 1 + _COMMIT.size:
             raise MalformedMessage("a Commit message without a transaction, or cut short")
-        _, lsn, end_lsn, _ = _COMMIT.unpack_from(frame, HEADER + 1)
+        _, lsn, self._latest_end, _ = _COMMIT.unpack_from(frame, HEADER + 1)
         if lsn != self.commit_lsn:
             raise MalformedMessage("a Commit message of another transaction than the one in hand")
         self.in_transaction = False
         self.builder.end_transaction()
-        self._latest_end = LSN(end_lsn)
         self._release_end()
 
     # --- rows --------------------------------------------------------------------------------------------------------
@@ -176,10 +181,10 @@ class Translator:
         if not self.in_transaction:
             raise MalformedMessage("a change outside of a transaction")
         self._n += 1
-        routes = self._routes.get(frame[HEADER + 1 : HEADER + 5])
+        routes = self._routes.get(frame[_RELATION])
         if routes is None:
             raise MalformedMessage("a change of a relation that was not announced")
-        if routes and not self._noted:
+        if not self._noted and routes:
             self._noted = True
             self.window.delivered(self._xid)
         return routes
@@ -195,46 +200,51 @@ class Translator:
         except KeyError:
             raise MalformedMessage("a change of a relation that was not announced") from None
 
-    def _insert(self, frame: bytes) -> None:
-        for route in self._routes_of(frame):
-            if frame[HEADER + 5] != pgoutput.NEW:
-                raise MalformedMessage("an insert without a new row")
-            self._upsert(route, frame, HEADER + 6, 0, None)
+    def _row(self, frame: bytes) -> None:
+        """An insert or an update: the hot path, where nearly every row is plain and makes one entry."""
+        routes = self._routes_of(frame)
+        for route in routes:
+            at, old, old_key = _TUPLE, 0, None
+            if frame[_KIND] != NEW:
+                old, (old_key, at) = at, self._old_key(route, frame)
+            encoded = route.row(frame, at, old)
+            key, state = encoded[0], encoded[1]
+            if old_key is not None and old_key != key:
+                self._publish_delete(route, old_key)
+            if len(encoded) > 2 or not route.is_plain:
+                self._upsert(route, encoded, old_key)
+                continue
+            if self.window.event is not None:
+                self._touch(route, key)
+            if len(routes) == 1 and old_key is None:  # the message's only entry
+                entry_id = b"%b%d000000" % (self._id_prefix, self._n)
+            else:
+                entry_id = self._next_id(route.stream)
+            item = route.upsert % (len(entry_id), entry_id, len(key), key, len(state), state)
+            if self.builder.add(route.stream, item, append.UPSERT_WORDS):
+                self._on_full()
 
-    def _update(self, frame: bytes) -> None:
-        for route in self._routes_of(frame):
-            kind, at, old, old_key = frame[HEADER + 5], HEADER + 6, 0, None
-            if kind in (pgoutput.OLD, pgoutput.KEY):
-                old = at
-                old_key, at = route.encoder.key(frame, at)
-                kind, at = frame[at] if at < len(frame) else 0, at + 1
-            if kind != pgoutput.NEW:
-                raise MalformedMessage("an update without a new row")
-            self._upsert(route, frame, at, old, old_key)
+    def _old_key(self, route: Route, frame: bytes) -> tuple[bytes, int]:
+        """The key in the old tuple of an update, and where its new tuple begins."""
+        if frame[_TAG] != UPDATE or frame[_KIND] not in (OLD, KEY):
+            raise MalformedMessage("an insert or an update without a new row")
+        key, at = route.encoder.key(frame, _TUPLE)
+        if frame[at] != NEW:
+            raise MalformedMessage("an update without a new row")
+        return key, at + 1
 
     def _delete(self, frame: bytes) -> None:
         for route in self._routes_of(frame):
-            if frame[HEADER + 5] not in (pgoutput.OLD, pgoutput.KEY):
+            if frame[_KIND] not in (OLD, KEY):
                 raise MalformedMessage("a delete without an old row")
-            key, end = route.encoder.key(frame, HEADER + 6)
+            key, end = route.encoder.key(frame, _TUPLE)
             if end != len(frame):
                 raise MalformedMessage("bytes are left behind a delete")
             self._publish_delete(route, key)
 
-    def _upsert(self, route: Route, frame: bytes, at: int, old: int, old_key: bytes | None) -> None:
-        encoded = route.encoder.row(frame, at, old)
-        key, state = encoded[0], encoded[1]
-        if old_key is not None and old_key != key:
-            self._publish_delete(route, old_key)
-        if len(encoded) == 2 and not route.suffix:
-            if self.window.event is not None:
-                self._touch(route, key)
-            entry_id = self._next_id(route.stream)
-            item = route.upsert % (len(entry_id), entry_id, len(key), key, len(state), state)
-            if self.builder.add(route.stream, item, append.UPSERT_WORDS):
-                self._on_full()
-            return
-        words = wire.upsert_words(route.label, key, state, self.commit_time, self._tx)
+    def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row, old_key: bytes | None) -> None:
+        key = encoded[0]
+        words = wire.upsert_words(route.label, key, encoded[1], self.commit_time, self._tx)
         if len(encoded) > 2:  # a Row: not plain
             assert isinstance(encoded, Row)
             if encoded.partial:
@@ -247,8 +257,7 @@ class Translator:
                 words += (b"partial", wire.compact_json(encoded.partial))
             if encoded.quoted:
                 words += (b"quoted", wire.compact_json(encoded.quoted))
-        if route.suffix:
-            words += route.suffix
+        words += route.suffix
         self._touch(route, key)
         self._add(route.stream, words)
 
@@ -327,7 +336,7 @@ class Translator:
     def read_again(self, event: str, keys: set[bytes]) -> None:
         """Have rows read by their key; until they are published, nothing behind their cause counts as published."""
         if not self._rereads or self._rereads[-1].held_end != self._latest_end:
-            self._rereads.append(Rereads(self._latest_end))
+            self._rereads.append(Rereads(self.latest_end))
         self._rereads[-1].keys.setdefault(event, set()).update(keys)
         self._waiting.setdefault(event, Counter()).update(keys)
         if event not in self.events_to_read_again:
@@ -362,7 +371,7 @@ class Translator:
     @property
     def latest_end(self) -> LSN:
         """The end of the last transaction that was delivered, or of the log where that is idle."""
-        return self._latest_end
+        return LSN(self._latest_end)
 
     def _release_end(self) -> None:
         self.builder.end = self._rereads[0].held_end if self._rereads else self._latest_end

@@ -248,19 +248,23 @@ class _CarefulEncoder:
 
 # --- code generation -------------------------------------------------------------------------------------------------
 
+# Each leaves in `v` what is written for the value d[s:at], of `n` bytes. Single bytes are looked at where that decides:
+# 32 is a space, 43 a plus sign, 57 the digit 9, 116 a `t`.
 _INLINE = {
-    Form.NUMBER: "",
-    Form.FLOAT: "\n   if {v} in NON_FINITE: {v} = b'\"%b\"' % {v}",
-    Form.BOOLEAN: "\n   {v} = b'true' if {v} == b't' else b'false'",
-    Form.JSON: "\n   if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE:"
+    Form.NUMBER: "{v} = d[s:at]",
+    Form.FLOAT: "{v} = d[s:at] if d[at - 1] <= 57 else b'\"%b\"' % d[s:at]",
+    Form.BOOLEAN: "{v} = b'true' if d[s] == 116 else b'false'",
+    Form.JSON: "{v} = d[s:at]\n   if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE:"
     " return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.JSONB: "\n   if {v} == b'null': return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.TIMESTAMP: "\n   {v} = timestamp({v})",
-    Form.TIMESTAMPTZ: "\n   if {v}[10:11] == b' ' and {v}[-3:] == b'+00': {v} = b'\"%bT%bZ\"' % ({v}[:10], {v}[11:-3])"
-    "\n   else: {v} = b'\"%b\"' % {v}",
-    Form.BYTEA: "\n   {v} = b'\"\\\\%b\"' % {v}",
-    Form.PLAIN: "\n   {v} = b'\"%b\"' % {v}",
-    Form.TEXT: "\n   {v} = dumps(str({v}, 'utf8'))",
+    Form.JSONB: "{v} = d[s:at]\n   if {v} == b'null': return careful(d, start, old)"
+    "\n   if not {v}.isascii(): str({v}, 'utf8')",
+    Form.TIMESTAMP: "{v} = b'\"%bT%b\"' % (d[s:s + 10], d[s + 11:at])"
+    " if n > 18 and d[s + 10] == 32 and d[at - 1] <= 57 else b'\"%b\"' % d[s:at]",
+    Form.TIMESTAMPTZ: "{v} = b'\"%bT%bZ\"' % (d[s:s + 10], d[s + 11:at - 3])"
+    " if n > 18 and d[s + 10] == 32 and d[at - 3] == 43 else b'\"%b\"' % d[s:at]",
+    Form.BYTEA: "{v} = b'\"\\\\%b\"' % d[s:at]",
+    Form.PLAIN: "{v} = b'\"%b\"' % d[s:at]",
+    Form.TEXT: "{v} = d[s:at]\n   {v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))",
 }
 
 
@@ -272,18 +276,22 @@ def _read_columns(
     What is not plain, a NULL in the key too, goes where `unusual` leads.
     """
     lines = [f"  if U16(d, at)[0] != {len(relation)}: {unusual}", "  at += 2"]
-    for column in relation:
-        lines.append("  if d[at] == 116:")
+    for place, column in enumerate(relation):
+        # Kind and length in one call, where at least five bytes are left whatever the columns hold.
+        head = "kind, n = KIND_AND_SIZE(d, at)" if place < len(relation) - 4 else "kind = d[at]"
+        size = "n" if place < len(relation) - 4 else "U32(d, at + 1)[0]"
+        lines += [f"  {head}", "  if kind == 116:"]
         if column.name not in wanted:
-            lines += ["   at += 5 + U32(d, at + 1)[0]", "  elif d[at] in b'nu': at += 1", f"  else: {unusual}"]
+            lines += [f"   at += 5 + {size}", "  elif kind == 110 or kind == 117: at += 1", f"  else: {unusual}"]
             continue
-        v = f"v{wanted[column.name]}"
-        convert = f"\n   {v} = array{wanted[column.name]}({v})"
-        if not column.type.element_oid:
-            convert = _INLINE[column.type.form].format(v=v)
+        number = wanted[column.name]
+        v = f"v{number}"
+        convert = f"{v} = array{number}(d[s:at])" if column.type.element_oid else _INLINE[column.type.form].format(v=v)
         lines += [
-            f"   s = at + 5; at = s + U32(d, at + 1)[0]; {v} = d[s:at]{convert}",
-            *([] if column.name in key else [f"  elif d[at] == 110: at += 1; {v} = b'null'"]),
+            *(["   n = U32(d, at + 1)[0]"] if size != "n" else []),
+            "   s = at + 5; at = s + n",
+            f"   {convert}",
+            *([] if column.name in key else [f"  elif kind == 110: at += 1; {v} = b'null'"]),
             f"  else: {unusual}",
         ]
     return lines
@@ -301,12 +309,11 @@ def _scope(relation: Sequence[RelationColumn], wanted: Mapping[str, int]) -> dic
     scope: dict[str, object] = {
         "U16": struct.Struct("!H").unpack_from,
         "U32": struct.Struct("!I").unpack_from,
+        "KIND_AND_SIZE": struct.Struct("!BI").unpack_from,
         "Cut": (struct.error, IndexError, ValueError),
-        "NON_FINITE": _NON_FINITE,
         "SPACE": _JSON_SPACE,
         "SPACE_OR_QUOTE": _JSON_SPACE + b'"',
         "dumps": orjson.dumps,
-        "timestamp": _timestamp,
     }
     for column in relation:
         if column.name in wanted and column.type.element_oid:

@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,8 +56,10 @@ def run_workload(workload: Workload, chosen: list[type[Contender]], rounds: int,
         PostgresServer.start(settings=settings) as source,
         PostgresServer.start(settings=settings, own_identity=True) as target,
         ValkeyServer.start() as transport,
+        ExitStack() as stack,
     ):
         bench = Bench(source, target, transport, Path(directory), unix)
+        stack.callback(bench.close)
         for server in (source, target):
             bench.execute(server.dsn(), "CREATE DATABASE bench")
         with psycopg.connect(bench.source_dsn(), autocommit=True) as connection:

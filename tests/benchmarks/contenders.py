@@ -9,7 +9,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -35,6 +35,7 @@ class Bench:
     transport: ValkeyServer
     directory: Path
     unix: bool = False
+    _connections: dict[str, psycopg.Connection] = field(default_factory=dict)
 
     def source_dsn(self) -> str:
         """The database that is written to."""
@@ -45,10 +46,17 @@ class Bench:
         return self.target.dsn("bench", unix=self.unix)
 
     def execute(self, dsn: str, statement: str) -> list[tuple[object, ...]]:
-        """Run one statement in autocommit."""
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        """Run one statement in autocommit, on a connection that stays: looking must not cost what is measured."""
+        connection = self._connections.get(dsn)
+        if connection is None or connection.closed:
+            connection = self._connections[dsn] = psycopg.connect(dsn, autocommit=True)
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        """End the connections."""
+        for connection in self._connections.values():
+            connection.close()
 
     def end(self) -> LSN:
         """The end of what has been committed."""
@@ -305,7 +313,7 @@ def _wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("a contender did not get to the end")
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 CONTENDERS: tuple[type[Contender], ...] = (RecvLogical, BareLibpq, ReaderOnly, EndToEnd, Subscription)

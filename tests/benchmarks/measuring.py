@@ -29,7 +29,7 @@ class Measurement:
 
 @contextmanager
 def measured(rows: int, processes: Callable[[], dict[str, int]]) -> Iterator[Measurement]:
-    """Measure the block. `processes` gives name -> PID of those that are there now; it is asked again and again."""
+    """Measure the block. `processes` gives name -> PID of those that are there now; it is asked now and then."""
     result = Measurement(rows)
     stop = threading.Event()
     first: dict[int, float] = {}
@@ -51,7 +51,7 @@ def measured(rows: int, processes: Callable[[], dict[str, int]]) -> Iterator[Mea
     look()
 
     def watch() -> None:
-        while not stop.wait(0.1):
+        while not stop.wait(0.25):
             look()
 
     watcher = threading.Thread(target=watch)

@@ -14,11 +14,27 @@ SOURCES = sorted(
     path.relative_to(ROOT).as_posix() for name in ("cdc", "transforms", "sinks") for path in (ROOT / name).rglob("*.py")
 )
 
+_REDIS = ["cdc/transport.py", "cdc/publisher.py", "cdc/control.py", "cdc/demo/*", "sinks/stream.py", "sinks/control.py"]
+
 # Client library: the only files that may import it.
 ALLOWED_IMPORTS = {
     "psycopg": ["cdc/replication.py", "cdc/source.py", "cdc/demo/*", "sinks/postgres.py", "sinks/dead_events.py"],
-    "redis": ["cdc/publisher.py", "cdc/control.py", "cdc/demo/*", "sinks/stream.py", "sinks/control.py"],
-    "hiredis": ["cdc/publisher.py", "cdc/control.py", "cdc/demo/*", "sinks/stream.py", "sinks/control.py"],
+    "redis": [
+        "cdc/transport.py",
+        "cdc/publisher.py",
+        "cdc/control.py",
+        "cdc/demo/*",
+        "sinks/stream.py",
+        "sinks/control.py",
+    ],
+    "hiredis": [
+        "cdc/transport.py",
+        "cdc/publisher.py",
+        "cdc/control.py",
+        "cdc/demo/*",
+        "sinks/stream.py",
+        "sinks/control.py",
+    ],
     "tenacity": ["cdc/pipeline.py", "sinks/worker.py"],
 }
 

@@ -1,0 +1,107 @@
+"""Redis as the reader uses it: connecting, redis-py's exceptions turned into ours, and what is there at a start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import redis
+
+from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
+from transforms.keys import Keys
+from transforms.position import LSN, START, Position
+
+_TRANSIENT = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "UNBLOCKED",
+)
+
+
+class EntryTooLarge(TransportError):
+    """Redis does not take an entry of this size."""
+
+    remedy = "Leave the large column out of `columns`, or raise Redis' proto-max-bulk-len."
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=30, socket_connect_timeout=10, socket_keepalive=True, retry=None
+        )
+    except ValueError:  # its message repeats parts of the URL
+        raise TransportRefused(
+            "transport.url is not a Redis URL", remedy="Write it as redis://user:password@host:port/database."
+        ) from None
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn redis-py's exceptions into ours."""
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise TransportRefused(f"Redis refuses: {error}") from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise TransportFull(f"Redis is out of memory: {error}") from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise TransportUnreachable(f"Redis does not answer: {error}") from error
+    except redis.exceptions.NoScriptError as error:
+        raise TransportUnreachable("Redis has emptied its script cache") from error
+    except redis.ResponseError as error:
+        raise refusal(str(error)) from error
+
+
+def refusal(text: str) -> TransportError:
+    """The error for what Redis answered."""
+    code = text.split(" ", 1)[0]
+    if code == "OOM" or "maxmemory" in text:
+        return TransportFull(f"Redis is out of memory: {text}")
+    if code in _TRANSIENT:
+        return TransportUnreachable(f"Redis refuses for now: {text}")
+    if "bulk length" in text or "ERANGE" in text or "too large" in text:
+        return EntryTooLarge(text)
+    return TransportRefused(text)
+
+
+class TransportState:
+    """What Redis holds of a pipeline: its meta hash, and where each stream ends."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, streams: Sequence[str]) -> None:
+        """Read it. `streams`: those the configuration names. Raises TransportError."""
+        with translated_errors():
+            raw: dict[bytes, bytes] = cast(Any, client.hgetall(keys.meta))
+            self.meta = {name.decode(): value.decode() for name, value in raw.items()}
+            self.epoch = int(self.meta.get("epoch", "1"))
+            kept = [name.removeprefix("last:") for name in self.meta if name.startswith("last:")]
+            self.stream_ends = {
+                stream: _last_id(client, keys.stream(stream, self.epoch)) for stream in dict.fromkeys((*streams, *kept))
+            }
+            self.run_id = str(client.info("server").get("run_id", ""))
+
+    @property
+    def published(self) -> LSN:
+        """Up to which every stream has everything."""
+        return LSN.parse(self.meta.get("published", "0/0"))
+
+    def kept_last_id(self, stream: str) -> Position:
+        """The last id that was stored for a stream together with `published`."""
+        return Position.parse(self.meta.get(f"last:{stream}", "0-0"))
+
+
+def _last_id(client: redis.Redis, key: str) -> Position:
+    try:
+        info = client.xinfo_stream(key)
+    except redis.ResponseError as error:
+        if "no such key" in str(error):
+            return START
+        raise
+    return Position.parse(info["last-generated-id"].decode())
