@@ -35,6 +35,8 @@ WAIT_SECONDS = 0.5
 CONFIRM_INTERVAL_SECONDS = 0.2
 IDLE_STORE_INTERVAL_SECONDS = 1.0
 """How often an idle position is stored."""
+STORE_DELAY_SECONDS = 0.001
+"""How long the position of what is appended waits for another batch to go along with."""
 BATCHES_IN_FLIGHT = 2
 """One is being appended while the next is on its way."""
 DRAIN_SECONDS = 4.0
@@ -58,6 +60,8 @@ class Session:
         self._every_second = every_second
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._publishing = False
+        self._ending = False
+        """The publishing thread takes no more batches."""
         self._posted: deque[Callable[[], None]] = deque()
         self._failures: deque[BaseException] = deque()
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -188,29 +192,39 @@ class Session:
         """The publishing thread."""
         publisher, called = self._publisher, 0.0
         while True:
-            batch: Batch | None = None
-            if publisher.in_flight < BATCHES_IN_FLIGHT:
-                try:
-                    batch = self._batches.get(block=publisher.idle, timeout=1.0)
-                    if batch is None:
-                        break
-                    self._publishing = True
-                    publisher.send(batch)
-                    continue
-                except queue.Empty:
-                    pass
+            if (batch := self._next_batch()) is not None:
+                self._publishing = True
+                publisher.send(batch)
+                continue
+            if self._ending and publisher.idle:
+                return
             self._advance_publisher()
             if time.monotonic() - called >= 1.0:
                 self._every_second()
                 called = time.monotonic()
-        while not publisher.idle:
-            self._advance_publisher()
+
+    def _next_batch(self) -> Batch | None:
+        """The batch to send now; None: wait for what was sent, store a position, or look around."""
+        publisher = self._publisher
+        if self._ending or publisher.in_flight >= BATCHES_IN_FLIGHT:
+            return None
+        try:
+            if publisher.in_flight:
+                batch = self._batches.get_nowait()
+            else:  # a position that is to be stored may go with the next batch
+                batch = self._batches.get(timeout=1.0 if publisher.idle else STORE_DELAY_SECONDS)
+        except queue.Empty:
+            return None
+        self._ending = batch is None
+        return batch
 
     def _advance_publisher(self) -> None:
         end = self._publisher.advance()
-        self._publishing = not self._publisher.idle  # before the stream's thread is woken, which looks at it
+        self._publishing = self._publisher.in_flight > 0  # before the stream's thread is woken, which looks at it
         if end is not None:
             self.post(lambda: self.progress.stored(end, time.monotonic()))
+        else:
+            self.wake()
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

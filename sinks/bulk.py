@@ -39,7 +39,7 @@ def upsert_many(database: Database, replica: Replica, changes: Sequence[Change],
     if _all_new(database, replica, changes):
         database.copy(compose("COPY {} ({}) FROM STDIN", table, names), pieces)
     else:
-        _upsert_staged(database, table, names, on_conflict(replica, fields), pieces)
+        _upsert_staged(database, table, names, on_conflict(replica.document.key, fields), pieces)
     if unusual:
         upsert(database, replica, unusual)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sinks.errors import AccessDenied, CheckpointMoved
+from sinks.errors import AccessDenied, CheckpointMoved, DataRefused
 from sinks.postgres import Database
 from transforms.position import LSN, Position
 
@@ -20,6 +20,7 @@ _TABLES = ("cdc.checkpoint", "cdc.replica", "cdc.dead_event")
 _SCHEMA = resources.files("sinks").joinpath("schema.sql").read_bytes()
 _OF_SINK = b" WHERE pipeline = %s AND sink = %s"
 _OF_STREAM = _OF_SINK + b" AND stream = %s"
+_DIVISION_BY_ZERO = "22012"
 _LEASE = b"clock_timestamp() + interval '%d seconds'" % LEASE_SECONDS
 
 
@@ -121,25 +122,32 @@ class Checkpoints:
         return bool(rows[0][4])
 
     def advance(self, known: Checkpoint, position: Position, applied_lsn: LSN | None) -> Checkpoint:
-        """Move the row on, and renew the lease. Raises CheckpointMoved."""
-        moved = self._database.execute(
-            b"UPDATE cdc.checkpoint SET commit_lsn = %s::pg_lsn, ordinal = %s, applied_lsn = %s::pg_lsn,"
-            b" lease_until = " + _LEASE + b", updated_at = clock_timestamp()" + _OF_STREAM + b" AND incarnation = %s"
-            b" AND commit_lsn = %s::pg_lsn AND ordinal = %s AND owner = %s",
-            [
-                str(position.commit_lsn),
-                position.ordinal,
-                None if applied_lsn is None else str(applied_lsn),
-                *self._sink,
-                known.stream,
-                known.incarnation,
-                str(known.position.commit_lsn),
-                known.position.ordinal,
-                self._owner,
-            ],
-        )
-        if moved != 1:
-            raise CheckpointMoved(f"the checkpoint of {known.stream} is not where this worker left it")
+        """Move the row on, renew the lease, and commit. Raises CheckpointMoved: then nothing was committed."""
+        try:
+            self._database.commit_with(
+                b"WITH moved AS (UPDATE cdc.checkpoint SET commit_lsn = %s::pg_lsn, ordinal = %s,"
+                b" applied_lsn = %s::pg_lsn, lease_until = "
+                + _LEASE
+                + b", updated_at = clock_timestamp()"
+                + _OF_STREAM
+                + b" AND incarnation = %s AND commit_lsn = %s::pg_lsn AND ordinal = %s AND owner = %s RETURNING 1)"
+                b" SELECT 1 / count(*) FROM moved",  # an error, before the commit, where no row was moved
+                [
+                    str(position.commit_lsn),
+                    position.ordinal,
+                    None if applied_lsn is None else str(applied_lsn),
+                    *self._sink,
+                    known.stream,
+                    known.incarnation,
+                    str(known.position.commit_lsn),
+                    known.position.ordinal,
+                    self._owner,
+                ],
+            )
+        except DataRefused as error:
+            if error.refusal.sqlstate != _DIVISION_BY_ZERO:
+                raise
+            raise CheckpointMoved(f"the checkpoint of {known.stream} is not where this worker left it") from error
         return Checkpoint(known.stream, known.incarnation, position, applied_lsn)
 
     def renew(self, count: int) -> int:

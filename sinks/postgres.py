@@ -53,7 +53,7 @@ class JsonText(bytes):
     """JSON text that goes to the server as it is."""
 
 
-class _JsonTextDumper(adapt.Dumper):
+class JsonTextDumper(adapt.Dumper):
     """Binary, for its length prefix: in text format a NUL byte would cut the parameter off in silence."""
 
     oid = _JSON_OID
@@ -109,6 +109,9 @@ class Database:
         self._dsn = dsn
         self._application_name = application_name
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._opening = ""
+        """What begins the transaction in hand, as long as it has not been sent."""
+        self._open = False
 
     def connect(self) -> None:
         """Connect, unless it is connected. Raises SinkError, ConfigurationError, SecretUnreadable."""
@@ -136,7 +139,7 @@ class Database:
                 client_encoding="UTF8",
                 **cast(Any, {name: value for name, value in defaults.items() if name not in given}),
             )
-        self._connection.adapters.register_dumper(JsonText, _JsonTextDumper)
+        self._connection.adapters.register_dumper(JsonText, JsonTextDumper)
 
     def close(self) -> None:
         """Give the connection back. An open transaction is rolled back by the server."""
@@ -155,18 +158,26 @@ class Database:
     def transaction(self, *, check_at_once: bool = False) -> Iterator[None]:
         """A READ COMMITTED transaction with our settings; an exception rolls it back.
 
-        `check_at_once`: deferred constraints are checked by each statement, so that a row can be blamed.
+        It begins together with its first statement, which saves a round trip. `check_at_once`: deferred constraints are
+        checked by each statement, so that a row can be blamed.
         """
-        self._run(_BEGIN.encode(), None)
+        self._opening = _BEGIN + ("; SET CONSTRAINTS ALL IMMEDIATE" if check_at_once else "")
+        self._open = True
         try:
-            if check_at_once:
-                self._run(b"SET CONSTRAINTS ALL IMMEDIATE", None)
             yield
-            if self._run(b"COMMIT", None).statusmessage != "COMMIT":
-                raise TargetRefused("the transaction was rolled back by the server")
+            if self._open:
+                self._commit(b"COMMIT")
         except BaseException:
+            self._opening = ""
             self._rollback()
             raise
+        finally:
+            self._opening, self._open = "", False
+
+    def commit_with(self, statement: Statement, parameters: Sequence[str | int | None]) -> None:
+        """Run the transaction's last statement and COMMIT in one round trip. Raises SinkError: neither was done."""
+        self._begin()
+        self._commit(self._merged(statement, parameters) + b"; COMMIT")
 
     def script(self, statements: Statement) -> None:
         """Run statements without parameters, separated by semicolons, in the transaction in hand."""
@@ -202,8 +213,35 @@ class Database:
     def _run(self, statement: Statement, parameters: Sequence[object] | None) -> psycopg.Cursor[tuple[Any, ...]]:
         if self._connection is None:
             raise TargetUnreachable("there is no connection to the replica's database")
+        if self._opening:
+            if parameters and all(isinstance(value, str | int | None) for value in parameters):
+                merged = self._merged(statement, cast(Any, parameters))
+                statement, parameters = f"{self._opening}; ".encode() + merged, None
+                self._opening = ""
+            else:
+                self._begin()
         with translated_errors():
-            return self._connection.execute(statement, parameters)
+            cursor = self._connection.execute(statement, parameters)
+            while cursor.nextset():
+                continue
+        return cursor
+
+    def _begin(self) -> None:
+        """Begin the transaction that is still to begin."""
+        opening, self._opening = self._opening, ""
+        if opening:
+            self._run(opening.encode(), None)
+
+    def _merged(self, statement: Statement, parameters: Sequence[str | int | None]) -> bytes:
+        """A statement with its parameters in it: only a text without parameters may hold several statements."""
+        assert self._connection is not None
+        with translated_errors():
+            return psycopg.ClientCursor(self._connection).mogrify(statement, parameters).encode()
+
+    def _commit(self, statements: bytes) -> None:
+        if self._run(statements, None).statusmessage != "COMMIT":  # without an error, when the transaction had failed
+            raise TargetRefused("the transaction was rolled back by the server")
+        self._open = False
 
     def _rollback(self) -> None:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from sinks.compaction import Change
 from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
 from sinks.replica import Replica
+from transforms.names import TableName
 
 
 def delete(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
@@ -23,15 +25,23 @@ def upsert(database: Database, replica: Replica, changes: Sequence[Change]) -> N
     """Write whole rows, all of one group."""
     first = changes[0]
     fields = replica.fields(first.rev)
-    statement: Statement = compose(
+    statement = _upsert_statement(replica.table, replica.document.key, fields, tuple(_texts(replica, first).items()))
+    database.execute(statement, [array_of([change.state or b"" for change in changes])])
+
+
+@lru_cache(maxsize=256)
+def _upsert_statement(
+    table: TableName, key: tuple[str, ...], fields: tuple[str, ...], texts: tuple[tuple[str, str], ...]
+) -> Statement:
+    """Putting a statement together takes as long as applying a few rows with it."""
+    return compose(
         "INSERT INTO {table} ({columns}) SELECT {values} FROM json_populate_recordset(NULL::{table}, %s::json) AS k"
         " {on_conflict}",
-        table=identifier(replica.table),
+        table=identifier(table),
         columns=listed([identifier(name) for name in fields]),
-        values=listed([_value(replica, name, first.quoted) for name in fields]),
-        on_conflict=on_conflict(replica, fields),
+        values=listed([_value(name, dict(texts)) for name in fields]),
+        on_conflict=on_conflict(key, fields),
     )
-    database.execute(statement, [array_of([change.state or b"" for change in changes])])
 
 
 def update(database: Database, replica: Replica, changes: Sequence[Change]) -> list[Change]:
@@ -41,7 +51,8 @@ def update(database: Database, replica: Replica, changes: Sequence[Change]) -> l
     written = [name for name in given if name not in key] or list(key)
     states = array_of([change.state or b"" for change in changes])
     table, same = identifier(replica.table), same_key(replica)
-    assignments = [part("{} = {}", identifier(name), _value(replica, name, first.quoted)) for name in written]
+    texts = _texts(replica, first)
+    assignments = [part("{} = {}", identifier(name), _value(name, texts)) for name in written]
     statement = compose(
         "UPDATE {table} AS t SET {assignments} FROM json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {same}",
         table=table,
@@ -60,9 +71,8 @@ def update(database: Database, replica: Replica, changes: Sequence[Change]) -> l
     return [changes[place - 1] for (place,) in database.rows(absent, [states])]
 
 
-def on_conflict(replica: Replica, fields: Sequence[str]) -> Part:
+def on_conflict(key: Sequence[str], fields: Sequence[str]) -> Part:
     """The clause that turns an insert of these fields into an upsert."""
-    key = replica.document.key
     updates = [part("{name} = excluded.{name}", name=identifier(name)) for name in fields if name not in key]
     return part(
         "ON CONFLICT ({}) DO {}",
@@ -82,10 +92,15 @@ def same_key(replica: Replica) -> Part:
     )
 
 
-def _value(replica: Replica, name: str, quoted: Sequence[str]) -> Part:
-    """A field of the parsed state. A quoted one is a JSON string that holds the JSON text, to be read as such."""
-    if name in quoted and replica.types[name] in ("json", "jsonb"):
-        return part("(k.{} #>> '{{}}')::{}", identifier(name), verbatim(replica.types[name]))
+def _texts(replica: Replica, change: Change) -> dict[str, str]:
+    """The quoted fields of a change, with their types: JSON strings that hold JSON text, to be read as such."""
+    return {name: replica.types[name] for name in change.quoted if replica.types.get(name) in ("json", "jsonb")}
+
+
+def _value(name: str, texts: Mapping[str, str]) -> Part:
+    """A field of the parsed state. Those in `texts` (name -> type) are JSON strings that hold JSON text."""
+    if name in texts:
+        return part("(k.{} #>> '{{}}')::{}", identifier(name), verbatim(texts[name]))
     return part("k.{}", identifier(name))
 
 

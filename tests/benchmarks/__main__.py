@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +18,13 @@ from rich.table import Table
 
 from cdc.demo.servers import PostgresServer, ValkeyServer
 from tests.benchmarks.contenders import CONTENDERS, PUBLICATION, Bench, Contender, flush
+from tests.benchmarks.latency import LATENCY_CONTENDERS
 from tests.benchmarks.measuring import Measurement
 from tests.benchmarks.peers import PEERS, available
+from tests.benchmarks.snapshots import SNAPSHOT_CONTENDERS
 from tests.benchmarks.workloads import Workload, workloads
+
+CONTENDERS_OF: dict[str, Sequence[type[Contender]]] = {"snapshot": SNAPSHOT_CONTENDERS, "latency": LATENCY_CONTENDERS}
 
 Results = dict[str, list[Measurement]]
 
@@ -39,7 +44,8 @@ def main() -> int:
     for workload in workloads(options.scale):
         if options.workloads and workload.name not in options.workloads:
             continue
-        chosen = [c for c in contenders if not options.only or c.name in options.only]
+        entered = CONTENDERS_OF.get(workload.name, contenders)
+        chosen = [c for c in entered if not options.only or c.name in options.only]
         results = run_workload(workload, chosen, options.rounds, unix=options.unix)
         console.print(table_of(workload, results))
         report[workload.name] = {name: [vars(one) for one in many] for name, many in results.items()}

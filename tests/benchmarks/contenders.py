@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -36,6 +37,14 @@ class Bench:
     directory: Path
     unix: bool = False
     _connections: dict[str, psycopg.Connection] = field(default_factory=dict)
+
+    def over_unix_sockets(self) -> Bench:
+        """The same servers as a co-located client reaches them."""
+        return replace(self, unix=True)
+
+    def redis_url(self) -> str:
+        """The transport's address."""
+        return f"unix://{self.transport.socket_file}" if self.unix else self.transport.url()
 
     def source_dsn(self) -> str:
         """The database that is written to."""
@@ -81,11 +90,13 @@ class Contender(ABC):
     """One way through the log."""
 
     name: str
+    unix = False
+    """Whether it reaches the servers over Unix sockets instead of TCP loopback."""
 
     def __init__(self, bench: Bench, workload: Workload, number: int) -> None:
-        self.bench = bench
+        self.bench = bench.over_unix_sockets() if self.unix else bench
         self.workload = workload
-        self.slot = f"{self.name}_{number}".replace(" ", "_").replace("-", "_")
+        self.slot = re.sub("[^a-z0-9]+", "_", f"{self.name}_{number}")
 
     @abstractmethod
     def prepare(self) -> None:
@@ -156,13 +167,22 @@ class BareLibpq(_Reading):
         return result
 
 
-class _Statecast(Contender):
+class Statecast(Contender):
     """The product as users get it."""
 
     with_sink: bool
     snapshot = "never"
+    pipeline: Pipeline
+    processes: dict[str, Command]
 
     def prepare(self) -> None:
+        self.make_pipeline()
+        self.pipeline.run("cdc.cli", "run", "--once")
+        if self.with_sink:
+            self.pipeline.run("sinks.cli", "run", "copy", "--once")
+
+    def make_pipeline(self) -> None:
+        """Write the configuration."""
         bench = self.bench
         directory = bench.directory / self.slot
         directory.mkdir()
@@ -174,40 +194,45 @@ class _Statecast(Contender):
         self.pipeline = Pipeline(
             self.slot,
             bench.source_dsn(),
-            bench.transport.url(),
+            bench.redis_url(),
             directory,
             configuration,
             environment,
             source_options=f'snapshot = "{self.snapshot}"',
             transport_options="",
         )
-        self.pipeline.run("cdc.cli", "run", "--once")
-        if self.with_sink:
-            self.pipeline.run("sinks.cli", "run", "copy", "--once")
+
+    def pids(self) -> dict[str, int]:
+        """The processes that take part and are there now."""
+        own = {name: command.pid for name, command in self.processes.items() if command.running}
+        return own | self.bench.walsender() | {"redis": self.bench.transport.pid} | self._target()
 
     def run(self, end: LSN) -> Measurement:
         """The clock starts when the reader streams, as it does for a client that is connected."""
-        processes: dict[str, Command] = {"reader": self.pipeline.command("cdc.cli", "run", log="reader")}
-        if self.with_sink:
-            processes["sink"] = self.pipeline.sink("copy")
-            _wait(lambda: "works on" in processes["sink"].output)
-
-        def pids() -> dict[str, int]:
-            own = {name: command.pid for name, command in processes.items() if command.running}
-            return own | self.bench.walsender() | {"redis": self.bench.transport.pid} | self._target()
-
-        processes["reader"].start()
-        _wait(lambda: "streaming from" in processes["reader"].output)
-        with measured(self.workload.rows, pids) as result:
-            _wait(lambda: self.pipeline.published >= end)
+        self.start()
+        with measured(self.workload.rows, self.pids) as result:
+            wait(lambda: self.pipeline.published >= end)
             if self.with_sink:
                 stream = next(iter(self.pipeline.last_ids()))
                 goal = self.pipeline.last_ids()[stream]
                 with psycopg.connect(self.bench.target_dsn(), autocommit=True) as connection:
-                    _wait(lambda: _position(connection, self.slot) >= (goal.commit_lsn, goal.ordinal))
-        for command in processes.values():
-            command.terminate()
+                    wait(lambda: _position(connection, self.slot) >= (goal.commit_lsn, goal.ordinal))
+        self.stop()
         return result
+
+    def start(self) -> None:
+        """Start reader and sink, and wait until both are at work."""
+        self.processes = {}
+        if self.with_sink:
+            self.processes["sink"] = self.pipeline.sink("copy")
+            wait(lambda: "works on" in self.processes["sink"].output)
+        self.processes["reader"] = self.pipeline.reader()
+        wait(lambda: "streaming from" in self.processes["reader"].output)
+
+    def stop(self) -> None:
+        """End them."""
+        for command in self.processes.values():
+            command.terminate()
 
     def _target(self) -> dict[str, int]:
         if not self.with_sink:
@@ -230,14 +255,14 @@ def _position(connection: psycopg.Connection, pipeline: str) -> tuple[int, int]:
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-class ReaderOnly(_Statecast):
+class ReaderOnly(Statecast):
     """Decode, transform, publish."""
 
     name = "reader"
     with_sink = False
 
 
-class EndToEnd(_Statecast):
+class EndToEnd(Statecast):
     """From the source's log to the replica."""
 
     name = "statecast"
@@ -245,44 +270,54 @@ class EndToEnd(_Statecast):
     snapshot = "initial"
 
 
+class EndToEndUnix(EndToEnd):
+    """What co-located users get."""
+
+    name = "statecast, Unix sockets"
+    unix = True
+
+
 class Subscription(Contender):
     """Postgres' own logical replication from the same source into the same target server."""
 
     name = "subscription"
+    database: str
+    """Of its own, since its table must have the source table's name."""
 
     def prepare(self) -> None:
-        bench = self.bench
-        schema = f"native_{self.slot}"
-        columns = ", ".join(map(" ".join, self.workload.columns))
-        with psycopg.connect(bench.target.dsn(schema_database(bench, schema)), autocommit=True) as connection:
-            connection.execute(f"CREATE TABLE public.bench ({columns})".encode())
-            connection.execute(
-                f"CREATE SUBSCRIPTION {self.slot} CONNECTION '{bench.source_dsn()}' PUBLICATION {PUBLICATION}".encode()
-            )
-            _wait(
-                lambda: (
-                    connection.execute("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel").fetchone()
-                    == (True,)
-                )
-            )
+        self.make_table()
+        self.create()
+        with psycopg.connect(self.bench.target.dsn(self.database), autocommit=True) as connection:
             connection.execute(f"ALTER SUBSCRIPTION {self.slot} DISABLE".encode())
-        self.database = schema
-        _wait(lambda: not bench.walsender())
+        wait(lambda: not self.bench.walsender())
+
+    def make_table(self) -> None:
+        """Make the database and an empty table in it."""
+        self.database = f"native_{self.slot}"
+        self.bench.execute(self.bench.target.dsn("postgres"), f"CREATE DATABASE {self.database}")
+        columns = ", ".join(map(" ".join, self.workload.columns))
+        with psycopg.connect(self.bench.target.dsn(self.database), autocommit=True) as connection:
+            connection.execute(f"CREATE TABLE public.bench ({columns})".encode())
+
+    def create(self) -> None:
+        """Create the subscription and wait until the initial copy is done."""
+        made = f"CREATE SUBSCRIPTION {self.slot} CONNECTION '{self.bench.source_dsn()}' PUBLICATION {PUBLICATION}"
+        ready = "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel"
+        with psycopg.connect(self.bench.target.dsn(self.database), autocommit=True) as connection:
+            connection.execute(made.encode())
+            wait(lambda: connection.execute(ready.encode()).fetchone() == (True,))
+
+    def pids(self) -> dict[str, int]:
+        """The processes that take part and are there now."""
+        workers = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'logical replication%worker'"
+        return self.bench.walsender() | named("target", self.bench.execute(self.bench.target_dsn(), workers))
 
     def run(self, end: LSN) -> Measurement:
         bench = self.bench
-
-        def pids() -> dict[str, int]:
-            rows = bench.execute(
-                bench.target_dsn(),
-                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'logical replication apply worker'",
-            )
-            return bench.walsender() | named("target", rows)
-
         with psycopg.connect(bench.target.dsn(self.database), autocommit=True) as connection:
             connection.execute(f"ALTER SUBSCRIPTION {self.slot} ENABLE".encode())
-            _wait(lambda: bool(bench.walsender()))
-            with measured(self.workload.rows, pids) as result:
+            wait(lambda: bool(bench.walsender()))
+            with measured(self.workload.rows, self.pids) as result:
 
                 def reached() -> bool:
                     row = bench.execute(
@@ -292,23 +327,25 @@ class Subscription(Contender):
                     )
                     return bool(row and row[0][0])
 
-                _wait(reached)
+                wait(reached)
             connection.execute(f"ALTER SUBSCRIPTION {self.slot} DISABLE".encode())
         return result
 
     def close(self) -> None:
         with psycopg.connect(self.bench.target.dsn(self.database), autocommit=True) as connection:
             connection.execute(f"DROP SUBSCRIPTION IF EXISTS {self.slot}".encode())
-        self.bench.execute(self.bench.target.dsn("postgres"), f"DROP DATABASE {self.database}")
+        self.bench.execute(self.bench.target.dsn("postgres"), f"DROP DATABASE {self.database} WITH (FORCE)")
 
 
-def schema_database(bench: Bench, name: str) -> str:
-    """A database of its own for a subscription's table, which has to have the source table's name."""
-    bench.execute(bench.target.dsn("postgres"), f"CREATE DATABASE {name}")
-    return name
+class SubscriptionUnix(Subscription):
+    """The same over Unix sockets."""
+
+    name = "subscription, Unix sockets"
+    unix = True
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+    """Wait until a condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -317,6 +354,7 @@ def _wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
 
 
 CONTENDERS: tuple[type[Contender], ...] = (RecvLogical, BareLibpq, ReaderOnly, EndToEnd, Subscription)
+CO_LOCATED: tuple[type[Contender], ...] = (EndToEndUnix, SubscriptionUnix)
 
 
 def flush(transport: ValkeyServer) -> None:

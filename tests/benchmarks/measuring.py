@@ -22,6 +22,9 @@ class Measurement:
     resident_bytes: dict[str, int] = field(default_factory=dict)
     """The peak, by process name."""
 
+    milliseconds: list[float] = field(default_factory=list)
+    """Of each row, where that is measured: from the commit's return to its being seen in the replica."""
+
     @property
     def rows_per_second(self) -> float:
         return self.rows / self.seconds

@@ -55,14 +55,23 @@ class Workload:
         connection.execute("ANALYZE bench")
 
 
-def _insert(first: int | str, last: int | str) -> str:
+ONE_ROW = (
+    "INSERT INTO bench SELECT i, i % 10000, round(i / 7.0, 2), 'new', repeat(md5(i::text), 4), now(), i % 2 = 0,"
+    " md5(i::text)::uuid, jsonb_build_object('n', i, 'city', 'Springfield'), sqrt(i)"
+    " FROM (SELECT %(id)s::bigint) AS one (i)"
+).replace("i % ", "i %% ")
+"""A single row of the ten columns, with the id that is given."""
+
+
+def insert(first: int | str, last: int | str) -> str:
+    """A statement that inserts rows with ids from `first` to `last`."""
     return f"INSERT INTO bench SELECT {_ROW} FROM generate_series({first}, {last}) AS i"
 
 
 def _bulk(rows: int) -> Workload:
     def load(connection: psycopg.Connection) -> None:
         first, last = "t * 100 + 1", "t * 100 + 100"
-        _procedure(connection, f"0 .. {rows // 100 - 1}", _insert(first, last))
+        _procedure(connection, f"0 .. {rows // 100 - 1}", insert(first, last))
 
     return Workload("bulk", "inserts in transactions of 100", COLUMNS, "", load, rows)
 
@@ -75,12 +84,12 @@ def _updates(name: str, what: str, rows: int, keys: int) -> Workload:
             connection, f"1 .. {rows}", f"UPDATE bench SET amount = amount + 1, status = 'again', score = t WHERE {row}"
         )
 
-    return Workload(name, what, COLUMNS, _insert(1, keys), load, rows)
+    return Workload(name, what, COLUMNS, insert(1, keys), load, rows)
 
 
 def _giant(rows: int) -> Workload:
     def load(connection: psycopg.Connection) -> None:
-        connection.execute(_insert(1, rows).encode())
+        connection.execute(insert(1, rows).encode())
 
     return Workload("giant", "one transaction", COLUMNS, "", load, rows)
 
@@ -113,6 +122,18 @@ def _large(rows: int) -> Workload:
     return Workload("large", "rows of 20 kB", (("id", "bigint PRIMARY KEY"), ("body", "text")), "", load, rows)
 
 
+def _nothing(connection: psycopg.Connection) -> None:
+    """There is no load but what the contenders make or find."""
+
+
+def _snapshot(rows: int) -> Workload:
+    return Workload("snapshot", "existing rows", COLUMNS, insert(1, rows), _nothing, rows)
+
+
+def _latency(rows: int) -> Workload:
+    return Workload("latency", "one-row commits, 1,000 a second", COLUMNS, "", _nothing, rows)
+
+
 def _procedure(connection: psycopg.Connection, rounds: str, statement: str) -> None:
     """Run a loop on the server that commits after each round: the client's round trips are not what is measured."""
     body = f"BEGIN FOR t IN {rounds} LOOP {statement}; COMMIT; END LOOP; END"
@@ -133,3 +154,5 @@ def workloads(scale: float) -> Iterator[Workload]:
     yield _giant(sized(500_000))
     yield _wide(sized(100_000))
     yield _large(sized(20_000))
+    yield _snapshot(sized(1_000_000))
+    yield _latency(sized(30_000))
