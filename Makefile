@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench bench-peers soak clean
+.PHONY: help setup demo check test bench bench-quick bench-peers soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ check: setup ## lint, formatting, types, import rules
 
 test: setup ## all tests but soak; PYTEST_ARGS='-n 2 -k name' is passed on
 	$(BIN)/pytest -m 'not soak' $(PYTEST_ARGS)
+
+bench-quick: setup ## the same in two minutes, with generous bars; part of CI
+	$(BIN)/python -m tests.benchmarks --quick
 
 bench: setup ## measure throughput and latency
 	$(BIN)/python -m tests.benchmarks

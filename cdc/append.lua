@@ -6,6 +6,7 @@
 -- ARGV[2+] items (cdc/append.py writes them); a capital letter marks the last entry of its transaction:
 --   t ts tx             the transaction of the items that follow
 --   u|U id type key state
+--   o|O id type key state origin
 --   d|D id type key
 --   x|X id n word*n     an entry of any other shape, with all its words (field, value, ...)
 --
@@ -51,6 +52,8 @@ while at <= size do
     local id, reply, after = argv[at + 1], nil, nil
     if code == 'u' or code == 'U' then
       after = at + 5
+    elseif code == 'o' or code == 'O' then
+      after = at + 6
     elseif code == 'd' or code == 'D' then
       after = at + 4
     else
@@ -66,6 +69,12 @@ while at <= size do
       elseif code == 'U' then
         reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
                      'ts', ts, 'tx', tx, 'end', '1')
+      elseif code == 'o' then
+        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
+                     'ts', ts, 'tx', tx, 'origin', argv[at + 5])
+      elseif code == 'O' then
+        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
+                     'ts', ts, 'tx', tx, 'origin', argv[at + 5], 'end', '1')
       elseif code == 'd' then
         reply = call('XADD', key, id, 'op', 'delete', 'type', argv[at + 2], 'key', argv[at + 3], 'ts', ts, 'tx', tx)
       elseif code == 'D' then

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from transforms.position import Position
 
-UPSERT_WORDS, DELETE_WORDS, TRANSACTION_WORDS = 5, 4, 3
+UPSERT_WORDS, FOUND_WORDS, DELETE_WORDS, TRANSACTION_WORDS = 5, 6, 4, 3
 
 _WORD = b"$%d\r\n%b\r\n"
 _TRANSACTION = b"$1\r\nt\r\n" + _WORD + _WORD
-_ENDING = {b"$1\r\n" + code: b"$1\r\n" + code.upper() for code in (b"u", b"d", b"x")}
+_ENDING = {b"$1\r\n" + code: b"$1\r\n" + code.upper() for code in (b"u", b"o", b"d", b"x")}
 
 
 def _words(*words: bytes) -> bytes:
@@ -25,6 +25,11 @@ def _words(*words: bytes) -> bytes:
 def upsert_template(type_: bytes) -> bytes:
     """Takes (size, id, size, key, size, state), of an upsert without optional fields."""
     return b"$1\r\nu\r\n" + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD
+
+
+def found_template(type_: bytes) -> bytes:
+    """Takes (size, id, size, key, size, state, size, origin), of an upsert of a row that was found by a query."""
+    return b"$1\r\no\r\n" + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD + _WORD
 
 
 def delete_template(type_: bytes) -> bytes:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-CHUNK_ROWS = 5_000
+CHUNK_ROWS = 10_000
 CHUNK_BYTES = 8 << 20
 REREAD_KEYS = 1_000
 PATIENCE_SECONDS = 2.0
@@ -279,7 +279,7 @@ class SnapshotWorker:
         note: Run | None,
         rereads: list[Rereads] | None,
     ) -> Verdict:
-        encoded = [subject.route.encoder.row(row, 0, 0) for row in rows.rows]
+        encoded = list(map(subject.route.encoder.line, rows.rows))
         event, translator = subject.mapping.label, self._translator
 
         def publish() -> Verdict:

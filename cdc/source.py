@@ -14,15 +14,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from cdc import copy_text
 from cdc.catalog import Column, Table
 from cdc.chunking import Snapshot
 from cdc.errors import AccessDenied, SourceError
 from cdc.replication import session_conninfo, translated_errors
+from transforms import copy_text
 from transforms.column_type import ColumnType
 from transforms.names import TableName
 from transforms.position import LSN
-from transforms.tuple_data import encode
 
 _CATALOG = resources.files("cdc").joinpath("catalog.sql").read_text()
 _COLUMN_TYPES = resources.files("cdc").joinpath("column_types.sql").read_text()
@@ -80,7 +79,7 @@ class ChunkRows:
 
     snapshot: Snapshot
     rows: list[bytes]
-    """Each as TupleData of the query's columns."""
+    """Each in COPY's text format, with its line's end; the query's columns."""
     last_key: tuple[str, ...] | None
     size_bytes: int
     exhausted: bool
@@ -354,7 +353,6 @@ class Source:
         """Read rows in one REPEATABLE READ transaction; stops behind `budget_bytes`, but not before the first row."""
         rows: list[bytes] = []
         size, cut = 0, False
-        last: list[bytes | None] = []
         statement = _chunk_statement(query)
         with translated_errors():
             self._conn.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -362,8 +360,7 @@ class Source:
                 snapshot = self.current_snapshot()
                 with suppress(_Enough), self._conn.cursor() as cursor, cursor.copy(statement) as copy:
                     for line in copy:
-                        last = copy_text.values(bytes(line))
-                        rows.append(encode(last))
+                        rows.append(bytes(line))
                         size += len(line)
                         if size >= budget_bytes and query.keys is None:
                             cut = True
@@ -371,6 +368,7 @@ class Source:
             finally:
                 self._conn.execute("ROLLBACK")
         key_places = [query.columns.index(column) for column in query.key]
+        last = copy_text.values(rows[-1]) if rows else []
         last_key = tuple((last[place] or b"").decode() for place in key_places) if rows else None
         return ChunkRows(
             snapshot, rows, last_key, size, not cut and (query.keys is not None or len(rows) < query.limit)

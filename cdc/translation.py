@@ -55,6 +55,7 @@ class Route:
     suffix: tuple[bytes, ...] = field(init=False)
     upsert: bytes = field(init=False)
     """Template of the item of a plain upsert; see `append.upsert_template`."""
+    found: bytes = field(init=False)
     delete: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class Route:
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
         object.__setattr__(self, "upsert", append.upsert_template(label))
+        object.__setattr__(self, "found", append.found_template(label))
         object.__setattr__(self, "delete", append.delete_template(label))
 
 
@@ -322,6 +324,12 @@ class Translator:
 
     def publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
         """Publish a row that was found by a query, at the logical message in hand."""
+        if len(row) == 2 and route.is_plain and to is None:
+            entry_id, (key, state) = self._next_id(route.stream), row
+            item = route.found % (len(entry_id), entry_id, len(key), key, len(state), state, len(origin), origin)
+            if self.builder.add(route.stream, item, append.FOUND_WORDS):
+                self._on_full()
+            return
         words = wire.upsert_words(route.label, row[0], row[1], self.commit_time, self._tx)
         words += (b"origin", origin)
         if isinstance(row, Row) and row.quoted:

@@ -19,7 +19,7 @@ from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
 READ_ENTRIES = 5_000
-READ_BYTES = 16 * 1024 * 1024
+READ_BYTES = 8 * 1024 * 1024
 """A batch ends at the first of the two. One call may bring more: entries can suddenly be large."""
 BATCH_BYTES = 64 * 1024 * 1024
 """What is never passed by a batch of more than one entry: the server takes less than 1 GB in a parameter."""
@@ -132,7 +132,7 @@ class StreamReader:
             count = max(1, min(_CALL_ENTRIES, READ_ENTRIES - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
             entries += found
-            size = sum(map(_size, found))
+            size = sum([_ENTRY_OVERHEAD_BYTES + len(words[7]) if len(words) > 7 else 0 for _, words in found])
             read_bytes += size
             if found:
                 self._entry_bytes[stream] = max(size / len(found), average * 0.5)

@@ -24,6 +24,10 @@ def entries(batch: StreamBatch) -> list[Entry]:
             case b"u":
                 entry_id, type_, key, state = words
                 fields = [b"op", b"upsert", b"type", type_, b"key", key, b"state", state, b"ts", ts, b"tx", tx]
+            case b"o":
+                entry_id, type_, key, state, origin = words
+                fields = [b"op", b"upsert", b"type", type_, b"key", key, b"state", state, b"ts", ts, b"tx", tx]
+                fields += [b"origin", origin]
             case b"d":
                 entry_id, type_, key = words
                 fields = [b"op", b"delete", b"type", type_, b"key", key, b"ts", ts, b"tx", tx]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import orjson
 
-from transforms import array_text, tuple_data
+from transforms import array_text, copy_text, tuple_data
 from transforms.column_type import ColumnType, Form
 from transforms.errors import StatecastError, ValueNotEncodable
 from transforms.tuple_data import UNCHANGED, MalformedMessage, Unchanged, Value
@@ -72,6 +72,8 @@ class RowEncoder:
     of a key (`K`), whose other columns are empty. A plain pair (key, state) is the common, full row."""
     key: Callable[[bytes, int], tuple[bytes, int]]
     """`key(data, at)`: the key of the tuple at `at`, and the offset behind the tuple."""
+    line: Callable[[bytes], tuple[bytes, bytes] | Row]
+    """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
 
 
 def compile_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> RowEncoder:
@@ -83,7 +85,8 @@ def compile_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], 
     for name in (*columns, *key):
         types[name]
     careful = _CarefulEncoder(relation, columns, key)
-    return RowEncoder(_compile_row(relation, columns, key, careful), _compile_key(relation, key, careful))
+    row = _compile_row(relation, columns, key, careful)
+    return RowEncoder(row, _compile_key(relation, key, careful), _compile_line(relation, columns, key, row))
 
 
 def json_name(name: str) -> bytes:
@@ -295,6 +298,63 @@ def _read_columns(
             f"  else: {unusual}",
         ]
     return lines
+
+
+# The same for a value that stands alone in `v`.
+_INLINE_ALONE = {
+    Form.NUMBER: "",
+    Form.FLOAT: "if {v}[-1] > 57: {v} = b'\"%b\"' % {v}",
+    Form.BOOLEAN: "{v} = b'true' if {v} == b't' else b'false'",
+    Form.JSON: "if {v} == b'null' or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE: return unusual(text)"
+    "\n   if not {v}.isascii(): str({v}, 'utf8')",
+    Form.JSONB: "if {v} == b'null': return unusual(text)\n   if not {v}.isascii(): str({v}, 'utf8')",
+    Form.TIMESTAMP: "{v} = b'\"%bT%b\"' % ({v}[:10], {v}[11:])"
+    " if len({v}) > 18 and {v}[10] == 32 and {v}[-1] <= 57 else b'\"%b\"' % {v}",
+    Form.TIMESTAMPTZ: "{v} = b'\"%bT%bZ\"' % ({v}[:10], {v}[11:-3])"
+    " if len({v}) > 18 and {v}[10] == 32 and {v}[-3] == 43 else b'\"%b\"' % {v}",
+    Form.BYTEA: "return unusual(text)",
+    Form.PLAIN: "{v} = b'\"%b\"' % {v}",
+    Form.TEXT: "{v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))",
+}
+
+
+def _compile_line(
+    relation: Sequence[RelationColumn],
+    columns: Sequence[str],
+    key: Sequence[str],
+    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row],
+) -> Callable[[bytes], tuple[bytes, bytes] | Row]:
+    wanted = {name: number for number, name in enumerate(dict.fromkeys((*columns, *key)))}
+    lines = [
+        "def line(text):",
+        " if text.count(BACKSLASH) != text.count(NULL): return unusual(text)",  # something is escaped
+        " try:",
+        f"  {''.join(f'c{place},' for place in range(len(relation)))} = text[:-1].split(TAB)",
+    ]
+    for place, column in enumerate(relation):
+        if column.name not in wanted:
+            continue
+        number = wanted[column.name]
+        v = f"v{number}"
+        convert = (
+            f"{v} = array{number}({v})" if column.type.element_oid else _INLINE_ALONE[column.type.form].format(v=v)
+        )
+        null = "return unusual(text)" if column.name in key else f"{v} = b'null'"
+        lines += [f"  {v} = c{place}", f"  if {v} == NULL: {null}", *([f"  else:\n   {convert}"] if convert else [])]
+    lines += [
+        f"  return KEY % {_values(key, wanted)}, STATE % {_values(columns, wanted)}",
+        " except Cut: return unusual(text)",  # says what is wrong
+    ]
+    scope = _scope(relation, wanted) | {
+        "KEY": _template(key),
+        "STATE": _template(columns),
+        "BACKSLASH": b"\\",
+        "NULL": b"\\N",
+        "TAB": b"\t",
+        "unusual": lambda text: row(tuple_data.encode(copy_text.values(text)), 0, 0),
+    }
+    exec("\n".join(lines), scope)
+    return scope["line"]  # type: ignore[return-value]
 
 
 def _template(names: Sequence[str]) -> bytes:

@@ -1,11 +1,12 @@
-"""`python -m tests.benchmarks [--rounds N] [--scale F] [--peers] [WORKLOAD...]`: run, print, write bench.json."""
+"""`python -m tests.benchmarks [--quick] [--rounds N] [--scale F] [--peers] [WORKLOAD...]`: print, write bench.json.
+
+Exit code 1 when a bar is missed; `--quick` is short, and its bars leave generous room.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,23 +15,37 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 from rich.console import Console
-from rich.table import Table
 
 from cdc.demo.servers import PostgresServer, ValkeyServer
-from tests.benchmarks.contenders import CONTENDERS, PUBLICATION, Bench, Contender, flush
+from tests.benchmarks.contenders import (
+    CO_LOCATED,
+    CONTENDERS,
+    PUBLICATION,
+    Bench,
+    Contender,
+    EndToEnd,
+    ReaderOnly,
+    RecvLogical,
+    Subscription,
+    flush,
+)
 from tests.benchmarks.latency import LATENCY_CONTENDERS
 from tests.benchmarks.measuring import Measurement
 from tests.benchmarks.peers import PEERS, available
+from tests.benchmarks.report import as_json, missed, table_of
 from tests.benchmarks.snapshots import SNAPSHOT_CONTENDERS
 from tests.benchmarks.workloads import Workload, workloads
+from transforms.position import LSN
 
 CONTENDERS_OF: dict[str, Sequence[type[Contender]]] = {"snapshot": SNAPSHOT_CONTENDERS, "latency": LATENCY_CONTENDERS}
-
-Results = dict[str, list[Measurement]]
+QUICK_SCALE = 0.1
+QUICK_SHARE = 0.4
+"""How much of a bar a quick run must reach: it is short, and other things may run beside it."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of rows")
     parser.add_argument("--unix", action="store_true", help="Unix sockets instead of TCP loopback to Postgres")
@@ -38,24 +53,40 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="packages that do part of the job, too")
     parser.add_argument("workloads", nargs="*")
     options = parser.parse_args()
-    contenders = [*CONTENDERS, *(available(PEERS) if options.peers else ())]
+    if options.quick:
+        options.rounds, options.scale = 1, QUICK_SCALE
     console = Console(highlight=False, width=150)
-    report: dict[str, object] = {"load_average": os.getloadavg(), "rounds": options.rounds, "scale": options.scale}
+    report: dict[str, object] = {"rounds": options.rounds, "scale": options.scale}
+    misses: list[str] = []
     for workload in workloads(options.scale):
         if options.workloads and workload.name not in options.workloads:
             continue
-        entered = CONTENDERS_OF.get(workload.name, contenders)
-        chosen = [c for c in entered if not options.only or c.name in options.only]
+        chosen = [one for one in contenders(workload, options) if not options.only or one.name in options.only]
         results = run_workload(workload, chosen, options.rounds, unix=options.unix)
         console.print(table_of(workload, results))
-        report[workload.name] = {name: [vars(one) for one in many] for name, many in results.items()}
+        report[workload.name] = as_json(results)
+        misses += missed(workload.name, results, QUICK_SHARE if options.quick else 1.0)
     Path("bench.json").write_text(json.dumps(report, indent=2))
-    return 0
+    for miss in misses:
+        console.print(f"missed: {miss}")
+    return 1 if misses else 0
 
 
-def run_workload(workload: Workload, chosen: list[type[Contender]], rounds: int, *, unix: bool) -> Results:
+def contenders(workload: Workload, options: argparse.Namespace) -> list[type[Contender]]:
+    """Who takes part in a workload."""
+    if workload.name in CONTENDERS_OF:
+        return list(CONTENDERS_OF[workload.name])
+    if options.quick:
+        return [RecvLogical, ReaderOnly, EndToEnd, Subscription]
+    co_located = CO_LOCATED if workload.name == "bulk" and not options.peers else ()
+    return [*CONTENDERS, *co_located, *(available(PEERS) if options.peers else ())]
+
+
+def run_workload(
+    workload: Workload, chosen: list[type[Contender]], rounds: int, *, unix: bool
+) -> dict[str, list[Measurement]]:
     """Load once, then let every contender work through it, alternating."""
-    results: Results = {contender.name: [] for contender in chosen}
+    results: dict[str, list[Measurement]] = {contender.name: [] for contender in chosen}
     settings = {"max_wal_size": "8GB", "shared_buffers": "256MB", "fsync": "on", "max_replication_slots": "100"}
     with (
         TemporaryDirectory() as directory,
@@ -75,6 +106,9 @@ def run_workload(workload: Workload, chosen: list[type[Contender]], rounds: int,
             for run in runs:
                 run.prepare()
             workload.load(connection)
+            bench.load_end = LSN.parse(
+                str(bench.execute(bench.source_dsn(), "SELECT pg_current_wal_insert_lsn()::text")[0][0])
+            )
             connection.execute("CHECKPOINT")
         bench.execute(target.dsn(), "CHECKPOINT")
         end = bench.end()
@@ -83,32 +117,6 @@ def run_workload(workload: Workload, chosen: list[type[Contender]], rounds: int,
             run.close()
         flush(transport)
     return results
-
-
-def table_of(workload: Workload, results: Results) -> Table:
-    """The table of one workload; ratios are against `pg_recvlogical` for readers, else against the subscription."""
-    table = Table(title=f"{workload.name}: {workload.rows:,} {workload.what}", title_justify="left")
-    for heading in ("", "rows/s", "spread", "ratio", "CPU s per million rows", "peak resident MB"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, many in results.items():
-        yardstick = results.get("subscription" if name in ("statecast", "subscription") else "pg_recvlogical")
-        rates = [one.rows_per_second for one in many]
-        middle = statistics.median(rates)
-        ratio = middle / statistics.median([one.rows_per_second for one in yardstick]) if yardstick else float("nan")
-        cpu = {
-            process: statistics.median([one.cpu_seconds.get(process, 0.0) for one in many])
-            for process in many[0].cpu_seconds
-        }
-        memory = {process: max(one.resident_bytes.get(process, 0) for one in many) for process in ("reader", "sink")}
-        table.add_row(
-            name,
-            f"{middle:,.0f}",
-            f"{min(rates):,.0f} to {max(rates):,.0f}",
-            f"{ratio:.2f}",
-            "  ".join(f"{process} {seconds / workload.rows * 1e6:.1f}" for process, seconds in sorted(cpu.items())),
-            "  ".join(f"{process} {size / 1e6:.0f}" for process, size in memory.items() if size),
-        )
-    return table
 
 
 if __name__ == "__main__":

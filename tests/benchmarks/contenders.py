@@ -36,6 +36,8 @@ class Bench:
     transport: ValkeyServer
     directory: Path
     unix: bool = False
+    load_end: LSN = field(default=LSN(0))
+    """Where the load's last commit ended."""
     _connections: dict[str, psycopg.Connection] = field(default_factory=dict)
 
     def over_unix_sockets(self) -> Bench:
@@ -94,9 +96,14 @@ class Contender(ABC):
     """Whether it reaches the servers over Unix sockets instead of TCP loopback."""
 
     def __init__(self, bench: Bench, workload: Workload, number: int) -> None:
-        self.bench = bench.over_unix_sockets() if self.unix else bench
+        self._servers = bench
         self.workload = workload
         self.slot = re.sub("[^a-z0-9]+", "_", f"{self.name}_{number}")
+
+    @property
+    def bench(self) -> Bench:
+        """The servers, as this contender reaches them."""
+        return self._servers.over_unix_sockets() if self.unix else self._servers
 
     @abstractmethod
     def prepare(self) -> None:
@@ -318,16 +325,9 @@ class Subscription(Contender):
             connection.execute(f"ALTER SUBSCRIPTION {self.slot} ENABLE".encode())
             wait(lambda: bool(bench.walsender()))
             with measured(self.workload.rows, self.pids) as result:
-
-                def reached() -> bool:
-                    row = bench.execute(
-                        bench.source_dsn(),
-                        f"SELECT confirmed_flush_lsn >= '{end}' OR replay_lsn >= '{end}' FROM pg_replication_slots"
-                        f" LEFT JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = '{self.slot}'",
-                    )
-                    return bool(row and row[0][0])
-
-                wait(reached)
+                # What it has applied, though perhaps not flushed. A page header may lie between end and position.
+                applied = f"SELECT replay_lsn + 64 >= '{bench.load_end}' FROM pg_stat_replication"
+                wait(lambda: bench.execute(bench.source_dsn(), applied) == [(True,)])
             connection.execute(f"ALTER SUBSCRIPTION {self.slot} DISABLE".encode())
         return result
 

@@ -208,7 +208,7 @@ def read_by_chunks(pipeline: Mirror, keys: Mapping[str, tuple[str, ...]]) -> Non
                 read += chunk.rows
                 after, exhausted = chunk.last_key, chunk.exhausted
             assert read == whole, keys[name.name]
-            asked = frozenset(encoder.row(row, 0, 0)[0] for row in whole)
+            asked = frozenset(encoder.line(row)[0] for row in whole)
             assert len(asked) == len(whole)
             found = source.read_chunk(ChunkQuery(name, table.columns, key, None, 1000, asked), 1 << 30).rows
             assert sorted(found) == sorted(whole), keys[name.name]

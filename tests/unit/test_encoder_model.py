@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
 from transforms.encoder import RelationColumn, Row, RowEncoder, compile_encoder
-from transforms.tuple_data import UNCHANGED, Value
+from transforms.tuple_data import UNCHANGED, Unchanged, Value
 
 BOOLEAN = 16
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
@@ -87,3 +87,19 @@ def test_a_key_is_that_of_its_row(case: Case) -> None:
     data = builders.tuple_data(*case.sent)
     made = case.compile()
     assert made.key(data + b"N", 0) == (made.row(data, 0, 0)[0], len(data))
+
+
+@given(cases())
+def test_a_line_of_copys_text_is_encoded_like_the_tuple_with_its_values(case: Case) -> None:
+    whole = [b"1" if isinstance(value, Unchanged) else value for value in case.sent]
+    made = case.compile()
+    assert Row(*made.line(copy_line(whole))) == Row(*made.row(builders.tuple_data(*whole), 0, 0))
+
+
+def copy_line(values: list[bytes | None]) -> bytes:
+    """As COPY TO writes it."""
+    escapes = dict(zip(b"\\\b\f\n\r\t\v", (rb"\\", rb"\b", rb"\f", rb"\n", rb"\r", rb"\t", rb"\v"), strict=True))
+    fields = [
+        rb"\N" if value is None else b"".join(escapes.get(byte, bytes([byte])) for byte in value) for value in values
+    ]
+    return b"\t".join(fields) + b"\n"
