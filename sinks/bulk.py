@@ -33,18 +33,24 @@ def upsert_many(database: Database, replica: Replica, changes: Sequence[Change],
     if is_many and not first.quoted:
         document = replica.document
         write = copy_text.line_writer(document.revisions[first.rev - 1], document.base_types, fields)
-    if write is None:
+    is_new = write is not None and _all_new(database, replica, changes)
+    if write is None or not (is_new or _may_stage(database)):
         upsert(database, replica, changes)
         return
     unusual: list[Change] = []
     pieces = _pieces(write, changes, unusual)
     names, table = listed([identifier(name) for name in fields]), identifier(replica.table)
-    if _all_new(database, replica, changes):
+    if is_new:
         database.copy(compose("COPY {} ({}) FROM STDIN", table, names), pieces)
     else:
         _upsert_staged(database, table, names, on_conflict(replica.document.key, fields), pieces)
     if unusual:
         upsert(database, replica, unusual)
+
+
+def _may_stage(database: Database) -> bool:
+    """Every role may make temporary tables, unless that was revoked."""
+    return bool(database.row(b"SELECT has_database_privilege(current_database(), 'TEMPORARY')")[0])
 
 
 def _upsert_staged(

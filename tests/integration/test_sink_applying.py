@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.integration.sink_harness import Pipeline, column, customer, delete, truncate, upsert, use_technique
 from transforms.schema import SchemaDocument
@@ -198,3 +199,38 @@ def test_keys_compare_as_their_index_does(pipeline: Pipeline) -> None:
     pipeline.transaction(delete({"n": "1.0"}), upsert({"n": "1.00"}, {"n": "1.00", "v": "c"}), delete({"n": "2.000"}))
     assert pipeline.apply() == 0
     assert pipeline.rows("SELECT n::text, v FROM replica.customers") == [("1.00", "c")]
+
+
+@pytest.mark.parametrize(
+    ("key", "types"), [(("code",), ("text",)), (("code", "part"), ("text", "bigint")), (("code",), ("smallint",))]
+)
+def test_keys_of_any_type_are_found_again(pipeline: Pipeline, key: tuple[str, ...], types: tuple[str, ...]) -> None:
+    fields = tuple(column(name, type_, nullable=False) for name, type_ in zip(key, types, strict=True))
+    document = SchemaDocument("customer", 1, "customer", key, (*fields, column("name", "text")))
+    pipeline.describe(document)
+    words = {"text": "a\\b", "bigint": 7, "smallint": -3}
+    first, second = ({name: words[type_] for name, type_ in zip(key, types, strict=True)} for _ in range(2))
+    pipeline.transaction(upsert(first, {**first, "name": "old"}))
+    assert pipeline.apply() == 0
+    other = {**second, key[-1]: "b" if types[-1] == "text" else 8}
+    pipeline.transaction(upsert(second, {**second, "name": "new"}), upsert(other, {**other, "name": "other"}))
+    assert pipeline.apply() == 0
+    assert pipeline.rows("SELECT name FROM replica.customers ORDER BY name") == [("new",), ("other",)]
+
+
+def test_a_role_that_may_not_make_temporary_tables_applies_all_the_same(pipeline: Pipeline, pipeline_name: str) -> None:
+    role = f"limited_{pipeline_name}"
+    pipeline.execute(f"CREATE ROLE {role} LOGIN")
+    database = pipeline.target.info.dbname
+    try:
+        pipeline.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+        pipeline.execute(f"GRANT CREATE ON DATABASE {database} TO {role}")
+        pipeline.target_dsn = make_conninfo(pipeline.target_dsn, user=role)
+        pipeline.transaction(customer(1, "a"))
+        assert pipeline.apply() == 0
+        pipeline.transaction(customer(1, "b"), customer(2, "c"))
+        assert pipeline.apply() == 0
+        assert pipeline.customers() == {1: "b", 2: "c"}
+    finally:
+        pipeline.execute(f"DROP OWNED BY {role} CASCADE")
+        pipeline.execute(f"DROP ROLE {role}")

@@ -1,0 +1,88 @@
+"""The checkpoint moves with the commit, or there is no commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from sinks.checkpoint import Checkpoint, Checkpoints
+from sinks.errors import CheckpointMoved, TargetRefused
+from sinks.postgres import Database
+from transforms.config import Secret
+from transforms.position import LSN, START, Position
+
+NEXT = Position.parse("100-1000000")
+
+
+@pytest.fixture
+def database(target_dsn: str) -> Iterator[Database]:
+    made = Database(Secret(target_dsn), "test")
+    made.connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def checkpoints(database: Database) -> Checkpoints:
+    made = Checkpoints(database, "shop", "billing", "me's 100 %")
+    made.make_schema()
+    with database.transaction():
+        database.execute(b"CREATE TABLE public.t (i int)")
+    return made
+
+
+def begun(database: Database, checkpoints: Checkpoints) -> Checkpoint:
+    with database.transaction():
+        return checkpoints.begin("customer", "one", START)
+
+
+def rows(target_dsn: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(target_dsn) as connection:
+        return connection.execute("SELECT i FROM public.t").fetchall()
+
+
+def test_rows_and_checkpoint_are_committed_together(
+    database: Database, checkpoints: Checkpoints, target_dsn: str
+) -> None:
+    known = begun(database, checkpoints)
+    with database.transaction():
+        assert not checkpoints.lock(known)
+        database.execute(b"INSERT INTO public.t VALUES (1)")
+        moved = checkpoints.advance(known, NEXT, LSN(101))
+        assert rows(target_dsn) == [(1,)]
+    with database.transaction():
+        assert checkpoints.read() == {"customer": moved}
+
+
+def test_where_the_checkpoint_is_another_one_nothing_is_committed(
+    database: Database, checkpoints: Checkpoints, target_dsn: str
+) -> None:
+    known = begun(database, checkpoints)
+    elsewhere = Checkpoint(known.stream, known.incarnation, NEXT, None)
+
+    def advance() -> None:
+        with database.transaction():
+            database.execute(b"INSERT INTO public.t VALUES (1)")
+            checkpoints.advance(elsewhere, Position.parse("200-1000000"), None)
+
+    with pytest.raises(CheckpointMoved):
+        advance()
+    assert rows(target_dsn) == []
+    with database.transaction():
+        assert checkpoints.read() == {"customer": known}
+
+
+def test_a_failed_transaction_that_is_committed_all_the_same_is_not_taken_for_done(
+    database: Database, checkpoints: Checkpoints, target_dsn: str
+) -> None:
+    def go_on_after_an_error() -> None:
+        with database.transaction():
+            database.execute(b"INSERT INTO public.t VALUES (1)")
+            with pytest.raises(TargetRefused, match="no_such_function"):
+                database.execute(b"SELECT no_such_function()")
+
+    with pytest.raises(TargetRefused, match="rolled back"):
+        go_on_after_an_error()
+    assert rows(target_dsn) == []
