@@ -34,8 +34,9 @@ class EntryTooLarge(TransportError):
 def connect(url: str) -> redis.Redis:
     """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
     try:
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         return redis.Redis.from_url(
-            url, socket_timeout=30, socket_connect_timeout=10, socket_keepalive=True, retry=None
+            url, socket_timeout=30, socket_connect_timeout=10, retry=None, **cast(Any, keepalive)
         )
     except ValueError:  # its message repeats parts of the URL
         raise TransportRefused(

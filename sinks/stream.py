@@ -33,8 +33,9 @@ _TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "B
 def connect(url: str) -> redis.Redis:
     """A client for the transport; it connects when it is first used."""
     try:
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         client = redis.Redis.from_url(
-            url, socket_timeout=4, socket_connect_timeout=4, socket_keepalive=True, retry=None
+            url, socket_timeout=4, socket_connect_timeout=4, retry=None, **cast(Any, keepalive)
         )
     except ValueError:  # its message repeats parts of the URL
         raise TransportRefused("transport.url is not a Redis URL") from None

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import redis
 
+import sinks.stream
 from cdc import append
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
@@ -117,3 +118,10 @@ def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.
     again.close()
     assert (again.skipped, again.appended) == (2, 1)
     assert ids(client) == ["10-1000000", "20-1000000", "30-1000000"]
+
+
+def test_redis_is_reached_over_a_unix_socket_too(server: ValkeyServer) -> None:
+    url = f"unix://{server.socket_file}"
+    with connect(url) as of_reader, sinks.stream.connect(url) as of_sink:
+        assert of_reader.ping()
+        assert of_sink.ping()
