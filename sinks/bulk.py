@@ -1,8 +1,8 @@
-"""Many rows at once by COPY, which costs the target a third to a half of what its JSON functions cost.
+"""Many new rows at once by COPY, which costs the target half of what its JSON functions cost.
 
-Rows whose keys are all new go straight into the replica; else they pass through a table that lives for one statement.
-It is made anew each time: a temporary table that stays keeps the database's oldest transaction id back, and transaction
-poolers would leave it behind in someone else's session. What was measured is in tests/benchmarks/README.md.
+COPY knows no ON CONFLICT, so it is for rows whose keys are all new: first loads, and tables that mostly grow. Passing
+others through a temporary table costs as much as the JSON functions do, and makes DDL of every batch. What was measured
+is in tests/benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 
 from sinks import copy_text
 from sinks.compaction import Change
-from sinks.postgres import Database, Part, compose, identifier, listed, part, verbatim
+from sinks.postgres import Database, compose, identifier, listed, verbatim
 from sinks.replica import Replica
-from sinks.statements import array_of, on_conflict, same_key, upsert
+from sinks.statements import array_of, same_key, upsert
 
 COPY_ROWS: Final = 1_000
 COPY_BYTES: Final = 1024 * 1024
@@ -25,44 +25,22 @@ _SAMPLE_KEYS: Final = 16
 
 
 def upsert_many(database: Database, replica: Replica, changes: Sequence[Change], *, copy_rows: int = COPY_ROWS) -> None:
-    """Write whole rows, all of one group; by COPY when there are `copy_rows` of them, or they are large."""
-    first = changes[0]
+    """Write whole rows, all of one group; by COPY when they are new and there are `copy_rows` of them, or large."""
+    first, document = changes[0], replica.document
     fields = replica.fields(first.rev)
+    is_much = len(changes) >= copy_rows or sum([len(change.state or b"") for change in changes]) >= COPY_BYTES
     write = None
-    is_many = len(changes) >= copy_rows or sum([len(change.state or b"") for change in changes]) >= COPY_BYTES
-    if is_many and not first.quoted:
-        document = replica.document
+    if is_much and not first.quoted:
         write = copy_text.line_writer(document.revisions[first.rev - 1], document.base_types, fields)
-    is_new = write is not None and _all_new(database, replica, changes)
-    if write is None or not (is_new or _may_stage(database)):
+    if write is None or not _all_new(database, replica, changes):
         upsert(database, replica, changes)
         return
     unusual: list[Change] = []
-    pieces = _pieces(write, changes, unusual)
-    names, table = listed([identifier(name) for name in fields]), identifier(replica.table)
-    if is_new:
-        database.copy(compose("COPY {} ({}) FROM STDIN", table, names), pieces)
-    else:
-        _upsert_staged(database, table, names, on_conflict(replica.document.key, fields), pieces)
+    names = listed([identifier(name) for name in fields])
+    statement = compose("COPY {} ({}) FROM STDIN", identifier(replica.table), names)
+    database.copy(statement, _pieces(write, changes, unusual))
     if unusual:
         upsert(database, replica, unusual)
-
-
-def _may_stage(database: Database) -> bool:
-    """Every role may make temporary tables, unless that was revoked."""
-    return bool(database.row(b"SELECT has_database_privilege(current_database(), 'TEMPORARY')")[0])
-
-
-def _upsert_staged(
-    database: Database, table: Part, names: Part, conflict_clause: Part, pieces: Iterator[bytes]
-) -> None:
-    stage = part("pg_temp.statecast_stage")
-    database.execute(
-        compose("CREATE TEMPORARY TABLE statecast_stage ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA", names, table)
-    )
-    database.copy(compose("COPY {} FROM STDIN", stage), pieces)
-    database.execute(compose("INSERT INTO {} ({}) SELECT * FROM {} {}", table, names, stage, conflict_clause))
-    database.execute(compose("DROP TABLE {}", stage))
 
 
 def _all_new(database: Database, replica: Replica, changes: Sequence[Change]) -> bool:

@@ -39,7 +39,7 @@ from transforms.position import LSN
 
 CONTENDERS_OF: dict[str, Sequence[type[Contender]]] = {"snapshot": SNAPSHOT_CONTENDERS, "latency": LATENCY_CONTENDERS}
 QUICK_SCALE = 0.1
-QUICK_SHARE = 0.25
+QUICK_SHARE = 0.15
 """How much of a bar a quick run must reach: it is short, and other things may run beside it."""
 
 

@@ -179,7 +179,7 @@ class Pipeline:
 
 
 def use_technique(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have workers in this process apply every batch by COPY (`copy`), or as its size asks for."""
+    """Have workers in this process apply new rows by COPY however few (`copy`), or as their number asks for."""
     if name == "copy":
         monkeypatch.setattr(apply, "upsert_many", partial(upsert_many, copy_rows=1))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from tests.integration.sink_harness import Pipeline, column, customer, delete, truncate, upsert, use_technique
 from transforms.schema import SchemaDocument
@@ -216,21 +215,3 @@ def test_keys_of_any_type_are_found_again(pipeline: Pipeline, key: tuple[str, ..
     pipeline.transaction(upsert(second, {**second, "name": "new"}), upsert(other, {**other, "name": "other"}))
     assert pipeline.apply() == 0
     assert pipeline.rows("SELECT name FROM replica.customers ORDER BY name") == [("new",), ("other",)]
-
-
-def test_a_role_that_may_not_make_temporary_tables_applies_all_the_same(pipeline: Pipeline, pipeline_name: str) -> None:
-    role = f"limited_{pipeline_name}"
-    pipeline.execute(f"CREATE ROLE {role} LOGIN")
-    database = pipeline.target.info.dbname
-    try:
-        pipeline.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
-        pipeline.execute(f"GRANT CREATE ON DATABASE {database} TO {role}")
-        pipeline.target_dsn = make_conninfo(pipeline.target_dsn, user=role)
-        pipeline.transaction(customer(1, "a"))
-        assert pipeline.apply() == 0
-        pipeline.transaction(customer(1, "b"), customer(2, "c"))
-        assert pipeline.apply() == 0
-        assert pipeline.customers() == {1: "b", 2: "c"}
-    finally:
-        pipeline.execute(f"DROP OWNED BY {role} CASCADE")
-        pipeline.execute(f"DROP ROLE {role}")

@@ -34,23 +34,19 @@ class Copying:
         self._database.close()
 
     def differences(self, table: str) -> list[tuple[str, str]]:
-        """Rows that COPY makes other than they are in the replica, straight into the table or by way of a stage."""
+        """Rows that COPY makes other than they are in the replica."""
         self._database.connect()
         changes = self._changes(f"{table}.v1")
         if not changes:
             return []
         replica = self._replica(table)
-        found = []
         self._target.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(SCHEMA, table)))
-        for _ in ("straight", "staged"):
-            with self._database.transaction():
-                bulk.upsert_many(self._database, replica, changes, copy_rows=1)
-            statement = sql.SQL(
-                "SELECT c::text, r::text FROM {} AS c LEFT JOIN {} AS r USING (id)"
-                " WHERE c::text IS DISTINCT FROM r::text"
-            ).format(sql.Identifier(SCHEMA, table), sql.Identifier("replica", table))
-            found += self._target.execute(statement).fetchall()
-        return found
+        with self._database.transaction():
+            bulk.upsert_many(self._database, replica, changes, copy_rows=1)
+        statement = sql.SQL(
+            "SELECT c::text, r::text FROM {} AS c LEFT JOIN {} AS r USING (id) WHERE c::text IS DISTINCT FROM r::text"
+        ).format(sql.Identifier(SCHEMA, table), sql.Identifier("replica", table))
+        return self._target.execute(statement).fetchall()
 
     def _replica(self, table: str) -> Replica:
         if table not in self._replicas:
