@@ -51,6 +51,7 @@ PURE = [
     "cdc/progress.py",
     "cdc/chunking.py",
     "sinks/batch.py",
+    "sinks/copy_text.py",
     "sinks/compaction.py",
     "sinks/errors.py",
 ]
