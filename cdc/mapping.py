@@ -11,8 +11,8 @@ from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.control import Run
 from cdc.messages import RelationMessage
 from cdc.translation import Route
-from transforms.column_type import ColumnType
-from transforms.encoder import RelationColumn, compile_encoder
+from transforms.column_type import ColumnType, RelationColumn
+from transforms.encoder import compile_encoder
 from transforms.names import TableName
 from transforms.schema import SchemaColumn, SchemaDocument
 

@@ -29,7 +29,8 @@ from cdc.errors import SourceError
 from cdc.source import ChunkQuery, ChunkRows, Source
 from cdc.translation import Rereads, Route, Translator
 from transforms import wire
-from transforms.encoder import RelationColumn, compile_encoder
+from transforms.column_type import RelationColumn
+from transforms.encoder import compile_encoder
 
 log = logging.getLogger(__name__)
 

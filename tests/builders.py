@@ -6,8 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from cdc.walsender import KEEPALIVE, XLOG_DATA
-from transforms.column_type import ColumnType
-from transforms.encoder import RelationColumn
+from transforms.column_type import ColumnType, RelationColumn
 from transforms.position import LSN
 from transforms.tuple_data import UNCHANGED, Value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Form(Enum):
@@ -75,3 +76,10 @@ class ColumnType:
     def is_json_array(self) -> bool:
         """Whether a value becomes a JSON array: arrays do, but for those of json and jsonb, which stay text."""
         return self.element_oid != 0 and self.form not in (Form.JSON, Form.JSONB)
+
+
+class RelationColumn(NamedTuple):
+    """A column as the log sends it, in the log's order."""
+
+    name: str
+    type: ColumnType

@@ -16,6 +16,11 @@ def values(line: bytes) -> list[bytes | None]:
     return found
 
 
+def kinds(line: bytes) -> bytes:
+    """The shape of a line: `n` for each column that is NULL, else `t`."""
+    return b"".join([b"n" if value == b"\\N" else b"t" for value in line[:-1].split(b"\t")])
+
+
 def _unescape(value: bytes) -> bytes:
     if b"\\" not in value:
         return value

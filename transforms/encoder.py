@@ -1,30 +1,25 @@
-"""Compiled row encoders: from the bytes of a tuple to the JSON bytes of key and state.
+"""Row encoders: from the bytes of a tuple to the JSON bytes of key and state.
 
-For each relation and event one function is made, straight-line code without look-ups, type dispatch or a dict per
-row; columns that are not listed are stepped over, so their values never leave this file. Measured against a generic
-loop over columns, the compiled form costs a third. What a plain row does not need (values that were not sent, JSON
-texts that cannot be spliced in, errors) is left to a careful path that is as slow as it is explicit.
+Rows of a shape that is met often are encoded by a function compiled for it (`transforms.shapes`). All others (values
+that were not sent, values that cannot be written as they are, errors) take the explicit way, column by column, which is
+slower and says what is wrong. Columns that are not listed are stepped over: their values never leave these files.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-
-from transforms import array_text, copy_text, tuple_data
-from transforms.column_type import ColumnType, Form
+from transforms import copy_text, shapes, tuple_data
+from transforms.column_type import Form, RelationColumn
 from transforms.errors import StatecastError, ValueNotEncodable
-from transforms.tuple_data import UNCHANGED, MalformedMessage, Unchanged, Value
+from transforms.shapes import Plan, ShapeMemory
+from transforms.tuple_data import UNCHANGED, MalformedMessage, TupleData, Unchanged, Value
+from transforms.values import encode_text, json_name, must_be_quoted, value_encoder
 
 _WHOLE_OLD_TUPLE = ord("O")
-_NON_FINITE = frozenset((b"NaN", b"Infinity", b"-Infinity"))
-_JSON_SPACE = b" \t\n\r"
 
 
 class UnchangedValues(StatecastError):
@@ -46,13 +41,6 @@ class KeyNotSent(StatecastError):
     remedy = "Run `ALTER TABLE ... REPLICA IDENTITY DEFAULT` (or FULL), then `cdc drop`, and start again."
 
 
-class RelationColumn(NamedTuple):
-    """A column as the log sends it, in the log's order."""
-
-    name: str
-    type: ColumnType
-
-
 class Row(NamedTuple):
     """An encoded row: JSON text of its key and state, and the words of the entry's optional fields."""
 
@@ -64,7 +52,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowEncoder:
-    """The compiled functions for one relation and one event. All raise MalformedMessage and ValueNotEncodable."""
+    """The encoding functions for one relation and one event. All raise MalformedMessage and ValueNotEncodable."""
 
     row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row]
     """`row(data, at, old)`: the tuple at `at`, which must reach to the end of `data`. `old` is the offset of the old
@@ -76,342 +64,130 @@ class RowEncoder:
     """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
 
 
-def compile_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> RowEncoder:
+def compile_encoder(
+    relation: Sequence[RelationColumn],
+    columns: Sequence[str],
+    key: Sequence[str],
+    *,
+    seen_before: int = shapes.SEEN_BEFORE,
+) -> RowEncoder:
     """Make the encoder for rows of `relation`; `columns` and `key` give the fields of state and key in their order.
 
-    Raises KeyError with the name of a column that the relation does not have.
+    A function is compiled for each shape that has been met `seen_before` times. Raises KeyError with the name of a
+    column that the relation does not have.
     """
     types = {column.name: column.type for column in relation}
     for name in (*columns, *key):
         types[name]
-    careful = _CarefulEncoder(relation, columns, key)
-    row = _compile_row(relation, columns, key, careful)
-    return RowEncoder(row, _compile_key(relation, key, careful), _compile_line(relation, columns, key, row))
+    explicit = _ExplicitEncoder(relation, columns, key)
+    plan = Plan(relation, columns, key)
+    rows = ShapeMemory(plan, shapes.row_encoder, seen_before)
+    keys = ShapeMemory(Plan(relation, (), key), shapes.key_encoder, seen_before)
+    lines = ShapeMemory(plan, shapes.line_encoder, seen_before)
+
+    def encode_row(data: bytes, at: int, old: int) -> tuple[bytes, bytes] | Row:
+        return rows.latest(data, at) or unusual_row(data, at, old)
+
+    def unusual_row(data: bytes, at: int, old: int) -> tuple[bytes, bytes] | Row:
+        return rows.encode(tuple_data.kinds(data, at), data, at) or explicit.row(data, at, old)
+
+    def encode_key(data: bytes, at: int) -> tuple[bytes, int]:
+        return keys.latest(data, at) or keys.encode(tuple_data.kinds(data, at), data, at) or explicit.old_key(data, at)
+
+    def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
+        return lines.latest(text, 0) or unusual_line(text)
+
+    def unusual_line(text: bytes) -> tuple[bytes, bytes] | Row:
+        encoded = lines.encode(copy_text.kinds(text), text, 0)
+        return encoded or explicit.row(tuple_data.encode(copy_text.values(text)), 0, 0)
+
+    return RowEncoder(encode_row, encode_key, encode_line)
 
 
-def json_name(name: str) -> bytes:
-    """A field's name as JSON text."""
-    return orjson.dumps(name)
+class _Field(NamedTuple):
+    place: int
+    name: str
+    label: bytes
+    """Its name as JSON text, and a colon."""
+    encode: Callable[[bytes], bytes]
+    spliced: Form | None
+    """That of json and jsonb."""
 
 
-def encode_text(value: bytes) -> bytes:
-    """A JSON string. Raises UnicodeDecodeError where the value is not UTF-8."""
-    return orjson.dumps(str(value, "utf8"))
-
-
-def _timestamp(value: bytes) -> bytes:
-    plain = value[10:11] == b" " and value[-1:] != b"C"  # neither infinity, nor five-digit years, nor BC
-    return b'"%bT%b"' % (value[:10], value[11:]) if plain else b'"%b"' % value
-
-
-def _timestamptz(value: bytes) -> bytes:
-    plain = value[10:11] == b" " and value[-3:] == b"+00"
-    return b'"%bT%bZ"' % (value[:10], value[11:-3]) if plain else b'"%b"' % value
-
-
-def _json(value: bytes) -> bytes:
-    str(value, "utf8")
-    return value
-
-
-_ENCODE: Mapping[Form, Callable[[bytes], bytes]] = {
-    Form.NUMBER: bytes,
-    Form.FLOAT: lambda value: b'"%b"' % value if value in _NON_FINITE else value,
-    Form.BOOLEAN: lambda value: b"true" if value == b"t" else b"false",
-    Form.JSON: _json,
-    Form.JSONB: _json,
-    Form.TIMESTAMP: _timestamp,
-    Form.TIMESTAMPTZ: _timestamptz,
-    Form.BYTEA: lambda value: b'"\\%b"' % value,
-    Form.PLAIN: lambda value: b'"%b"' % value,
-    Form.TEXT: encode_text,
-}
-
-
-def _array_encoder(type_: ColumnType) -> Callable[[bytes], bytes]:
-    element, delimiter = _ENCODE[type_.form], type_.delimiter
-
-    def encode(value: bytes) -> bytes:
-        encoded = array_text.to_json(value, element, delimiter)
-        return encode_text(value) if encoded is None else encoded
-
-    return encode
-
-
-def value_encoder(type_: ColumnType) -> Callable[[bytes], bytes]:
-    """The function that writes one value of a type, spliced JSON apart (see `must_be_quoted`)."""
-    if type_.is_json_array:
-        return _array_encoder(type_)
-    return encode_text if type_.element_oid else _ENCODE[type_.form]
-
-
-_ESCAPES = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
-
-
-def must_be_quoted(value: bytes, form: Form) -> bool:
-    """Whether a json or jsonb text must travel as a JSON string that holds it.
-
-    A JSON null would be read as SQL NULL; space around the value would be lost; a string's escapes would be resolved
-    (`"\\/"` read as `"/"`); U+0000 and unpaired surrogates are refused by Postgres' JSON functions though the json
-    type may hold them.
-    """
-    if value == b"null":
-        return True
-    if form is Form.JSONB:
-        return False
-    if value[:1] in _JSON_SPACE or value[-1:] in _JSON_SPACE or (value[:1] == b'"' and b"\\" in value):
-        return True
-    return b"\\u" in value and _has_odd_escape(value)
-
-
-def _has_odd_escape(value: bytes) -> bool:
-    high_ends_at = -1  # where the escape of a high surrogate ended, if one just did
-    for escape in _ESCAPES.finditer(value):
-        code = int(escape[1], 16) if escape[1] else None
-        if high_ends_at >= 0:
-            if code is None or not 0xDC00 <= code <= 0xDFFF or escape.start() != high_ends_at:
-                return True
-            high_ends_at = -1
-        elif code == 0 or (code is not None and 0xDC00 <= code <= 0xDFFF):
-            return True
-        elif code is not None and 0xD800 <= code <= 0xDBFF:
-            high_ends_at = escape.end()
-    return high_ends_at >= 0
-
-
-class _CarefulEncoder:
-    """The same encoding, column by column: for rows that are not plain, and to say what is wrong with one."""
+class _ExplicitEncoder:
+    """The encoding column by column."""
 
     def __init__(self, relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> None:
-        self.relation = relation
-        self.columns = columns
-        self.key = key
-        self.encoders = {column.name: value_encoder(column.type) for column in relation}
-        self.spliced = {
-            column.name: column.type.form
-            for column in relation
-            if not column.type.element_oid and column.type.form in (Form.JSON, Form.JSONB)
-        }
+        fields = {column.name: self._field(place, column) for place, column in enumerate(relation)}
+        self._width = len(relation)
+        self._fields = [fields[name] for name in columns]
+        self._key = [fields[name] for name in key]
+
+    @staticmethod
+    def _field(place: int, column: RelationColumn) -> _Field:
+        is_spliced = not column.type.element_oid and column.type.form in (Form.JSON, Form.JSONB)
+        spliced = column.type.form if is_spliced else None
+        return _Field(place, column.name, json_name(column.name) + b":", value_encoder(column.type), spliced)
 
     def row(self, data: bytes, at: int, old: int) -> Row:
-        values, end = tuple_data.decode(data, at)
+        values, end = self._decode(data, at)
         if end != len(data):
             raise MalformedMessage(f"{len(data) - end} bytes are left behind a tuple")
-        named = self._named(values)
-        if old:
-            before = self._named(tuple_data.decode(data, old)[0])
-            known = before if data[old - 1] == _WHOLE_OLD_TUPLE else self.key
-            named |= {name: before[name] for name in known if named[name] is UNCHANGED}
-        fields: list[bytes] = []
+        if old and UNCHANGED in values:
+            values = self._completed(values, data, old)
+        parts: list[bytes] = []
         partial: list[str] = []
         quoted: list[str] = []
-        for name in self.columns:
-            value = named[name]
+        for field in self._fields:
+            value = values[field.place]
             if isinstance(value, Unchanged):
-                partial.append(name)
+                partial.append(field.name)
                 continue
-            if value is not None and name in self.spliced and must_be_quoted(value, self.spliced[name]):
-                quoted.append(name)
-                encoded = encode_text(self._encode(name, value))
-            else:
-                encoded = self._encode(name, value)
-            fields.append(json_name(name) + b":" + encoded)
-        return Row(self._key(named), b"{" + b",".join(fields) + b"}", tuple(partial), tuple(quoted))
+            encoded = _encode(field, value)
+            if value is not None and field.spliced and must_be_quoted(value, field.spliced):
+                quoted.append(field.name)
+                encoded = encode_text(value)
+            parts.append(field.label + encoded)
+        return Row(self._encode_key(values), b"{" + b",".join(parts) + b"}", tuple(partial), tuple(quoted))
 
     def old_key(self, data: bytes, at: int) -> tuple[bytes, int]:
+        values, end = self._decode(data, at)
+        return self._encode_key(values), end
+
+    def _decode(self, data: bytes, at: int) -> tuple[TupleData, int]:
         values, end = tuple_data.decode(data, at)
-        return self._key(self._named(values)), end
+        if len(values) != self._width:
+            raise MalformedMessage(f"a tuple has {len(values)} columns, its relation has {self._width}")
+        return values, end
 
-    def _named(self, values: Sequence[Value]) -> dict[str, Value]:
-        if len(values) != len(self.relation):
-            raise MalformedMessage(f"a tuple has {len(values)} columns, its relation has {len(self.relation)}")
-        return {column.name: value for column, value in zip(self.relation, values, strict=True)}
-
-    def _key(self, named: Mapping[str, Value]) -> bytes:
-        fields = []
-        for name in self.key:
-            value = named[name]
-            if isinstance(value, Unchanged):
-                raise UnchangedValues([name])
-            if value is None:
-                raise KeyNotSent(f"the log does not tell column {json.dumps(name)} of a changed row's key")
-            if name in self.spliced and value == b"null":
-                raise KeyNotSent(f"column {json.dumps(name)} of a key is a JSON null, which reads back as SQL's NULL")
-            fields.append(json_name(name) + b":" + self._encode(name, value))
-        return b"{" + b",".join(fields) + b"}"
-
-    def _encode(self, name: str, value: bytes | None) -> bytes:
-        if value is None:
-            return b"null"
-        try:
-            return self.encoders[name](value)
-        except UnicodeDecodeError as error:
-            raise ValueNotEncodable(f"a value of column {json.dumps(name)} is not UTF-8") from error
-
-
-# --- code generation -------------------------------------------------------------------------------------------------
-
-# Each leaves in `v` what is written for the value d[s:at], of `n` bytes. Single bytes are looked at where that decides:
-# 32 is a space, 43 a plus sign, 57 the digit 9, 116 a `t`.
-_INLINE = {
-    Form.NUMBER: "{v} = d[s:at]",
-    Form.FLOAT: "{v} = d[s:at] if d[at - 1] <= 57 else b'\"%b\"' % d[s:at]",
-    Form.BOOLEAN: "{v} = b'true' if d[s] == 116 else b'false'",
-    Form.JSON: "{v} = d[s:at]\n   if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE:"
-    " return careful(d, start, old)\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.JSONB: "{v} = d[s:at]\n   if {v} == b'null': return careful(d, start, old)"
-    "\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.TIMESTAMP: "{v} = b'\"%bT%b\"' % (d[s:s + 10], d[s + 11:at])"
-    " if n > 18 and d[s + 10] == 32 and d[at - 1] <= 57 else b'\"%b\"' % d[s:at]",
-    Form.TIMESTAMPTZ: "{v} = b'\"%bT%bZ\"' % (d[s:s + 10], d[s + 11:at - 3])"
-    " if n > 18 and d[s + 10] == 32 and d[at - 3] == 43 else b'\"%b\"' % d[s:at]",
-    Form.BYTEA: "{v} = b'\"\\\\%b\"' % d[s:at]",
-    Form.PLAIN: "{v} = b'\"%b\"' % d[s:at]",
-    Form.TEXT: "{v} = d[s:at]\n   {v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))",
-}
-
-
-def _read_columns(
-    relation: Sequence[RelationColumn], wanted: Mapping[str, int], key: Sequence[str], unusual: str
-) -> list[str]:
-    """Code that walks over a tuple, leaving the encoded value of each wanted column in `v<number>`.
-
-    What is not plain, a NULL in the key too, goes where `unusual` leads.
-    """
-    lines = [f"  if U16(d, at)[0] != {len(relation)}: {unusual}", "  at += 2"]
-    for place, column in enumerate(relation):
-        # Kind and length in one call, where at least five bytes are left whatever the columns hold.
-        head = "kind, n = KIND_AND_SIZE(d, at)" if place < len(relation) - 4 else "kind = d[at]"
-        size = "n" if place < len(relation) - 4 else "U32(d, at + 1)[0]"
-        lines += [f"  {head}", "  if kind == 116:"]
-        if column.name not in wanted:
-            lines += [f"   at += 5 + {size}", "  elif kind == 110 or kind == 117: at += 1", f"  else: {unusual}"]
-            continue
-        number = wanted[column.name]
-        v = f"v{number}"
-        convert = f"{v} = array{number}(d[s:at])" if column.type.element_oid else _INLINE[column.type.form].format(v=v)
-        lines += [
-            *(["   n = U32(d, at + 1)[0]"] if size != "n" else []),
-            "   s = at + 5; at = s + n",
-            f"   {convert}",
-            *([] if column.name in key else [f"  elif kind == 110: at += 1; {v} = b'null'"]),
-            f"  else: {unusual}",
-        ]
-    return lines
-
-
-# The same for a value that stands alone in `v`.
-_INLINE_ALONE = {
-    Form.NUMBER: "",
-    Form.FLOAT: "if {v}[-1] > 57: {v} = b'\"%b\"' % {v}",
-    Form.BOOLEAN: "{v} = b'true' if {v} == b't' else b'false'",
-    Form.JSON: "if {v} == b'null' or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE: return unusual(text)"
-    "\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.JSONB: "if {v} == b'null': return unusual(text)\n   if not {v}.isascii(): str({v}, 'utf8')",
-    Form.TIMESTAMP: "{v} = b'\"%bT%b\"' % ({v}[:10], {v}[11:])"
-    " if len({v}) > 18 and {v}[10] == 32 and {v}[-1] <= 57 else b'\"%b\"' % {v}",
-    Form.TIMESTAMPTZ: "{v} = b'\"%bT%bZ\"' % ({v}[:10], {v}[11:-3])"
-    " if len({v}) > 18 and {v}[10] == 32 and {v}[-3] == 43 else b'\"%b\"' % {v}",
-    Form.BYTEA: "return unusual(text)",
-    Form.PLAIN: "{v} = b'\"%b\"' % {v}",
-    Form.TEXT: "{v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))",
-}
-
-
-def _compile_line(
-    relation: Sequence[RelationColumn],
-    columns: Sequence[str],
-    key: Sequence[str],
-    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row],
-) -> Callable[[bytes], tuple[bytes, bytes] | Row]:
-    wanted = {name: number for number, name in enumerate(dict.fromkeys((*columns, *key)))}
-    lines = [
-        "def line(text):",
-        " if text.count(BACKSLASH) != text.count(NULL): return unusual(text)",  # something is escaped
-        " try:",
-        f"  {''.join(f'c{place},' for place in range(len(relation)))} = text[:-1].split(TAB)",
-    ]
-    for place, column in enumerate(relation):
-        if column.name not in wanted:
-            continue
-        number = wanted[column.name]
-        v = f"v{number}"
-        convert = (
-            f"{v} = array{number}({v})" if column.type.element_oid else _INLINE_ALONE[column.type.form].format(v=v)
+    def _completed(self, values: TupleData, data: bytes, old: int) -> TupleData:
+        """With the old tuple's values where none was sent."""
+        before, _ = self._decode(data, old)
+        known = range(self._width) if data[old - 1] == _WHOLE_OLD_TUPLE else {field.place for field in self._key}
+        return tuple(
+            before[place] if value is UNCHANGED and place in known else value for place, value in enumerate(values)
         )
-        null = "return unusual(text)" if column.name in key else f"{v} = b'null'"
-        lines += [f"  {v} = c{place}", f"  if {v} == NULL: {null}", *([f"  else:\n   {convert}"] if convert else [])]
-    lines += [
-        f"  return KEY % {_values(key, wanted)}, STATE % {_values(columns, wanted)}",
-        " except Cut: return unusual(text)",  # says what is wrong
-    ]
-    scope = _scope(relation, wanted) | {
-        "KEY": _template(key),
-        "STATE": _template(columns),
-        "BACKSLASH": b"\\",
-        "NULL": b"\\N",
-        "TAB": b"\t",
-        "unusual": lambda text: row(tuple_data.encode(copy_text.values(text)), 0, 0),
-    }
-    exec("\n".join(lines), scope)
-    return scope["line"]  # type: ignore[return-value]
+
+    def _encode_key(self, values: Sequence[Value]) -> bytes:
+        parts = []
+        for field in self._key:
+            value = values[field.place]
+            if isinstance(value, Unchanged):
+                raise UnchangedValues([field.name])
+            if value is None:
+                raise KeyNotSent(f"the log does not tell column {json.dumps(field.name)} of a changed row's key")
+            if field.spliced and value == b"null":
+                raise KeyNotSent(
+                    f"column {json.dumps(field.name)} of a key is a JSON null, which reads back as SQL's NULL"
+                )
+            parts.append(field.label + _encode(field, value))
+        return b"{" + b",".join(parts) + b"}"
 
 
-def _template(names: Sequence[str]) -> bytes:
-    return b"{" + b",".join(json_name(name).replace(b"%", b"%%") + b":%b" for name in names) + b"}"
-
-
-def _values(names: Sequence[str], wanted: Mapping[str, int]) -> str:
-    return "(" + "".join(f"v{wanted[name]}," for name in names) + ")"
-
-
-def _scope(relation: Sequence[RelationColumn], wanted: Mapping[str, int]) -> dict[str, object]:
-    scope: dict[str, object] = {
-        "U16": struct.Struct("!H").unpack_from,
-        "U32": struct.Struct("!I").unpack_from,
-        "KIND_AND_SIZE": struct.Struct("!BI").unpack_from,
-        "Cut": (struct.error, IndexError, ValueError),
-        "SPACE": _JSON_SPACE,
-        "SPACE_OR_QUOTE": _JSON_SPACE + b'"',
-        "dumps": orjson.dumps,
-    }
-    for column in relation:
-        if column.name in wanted and column.type.element_oid:
-            scope[f"array{wanted[column.name]}"] = value_encoder(column.type)
-    return scope
-
-
-def _compile_row(
-    relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str], careful: _CarefulEncoder
-) -> Callable[[bytes, int, int], tuple[bytes, bytes] | Row]:
-    wanted = {name: number for number, name in enumerate(dict.fromkeys((*columns, *key)))}
-    lines = [
-        "def row(d, at, old):",
-        " start = at",
-        " try:",
-        *_read_columns(relation, wanted, key, "return careful(d, start, old)"),
-        "  if at != len(d): return careful(d, start, old)",
-        f"  return KEY % {_values(key, wanted)}, STATE % {_values(columns, wanted)}",
-        " except Cut: return careful(d, start, old)",  # says what is wrong
-    ]
-    scope = _scope(relation, wanted) | {"KEY": _template(key), "STATE": _template(columns), "careful": careful.row}
-    exec("\n".join(lines), scope)
-    return scope["row"]  # type: ignore[return-value]
-
-
-def _compile_key(
-    relation: Sequence[RelationColumn], key: Sequence[str], careful: _CarefulEncoder
-) -> Callable[[bytes, int], tuple[bytes, int]]:
-    wanted = {name: number for number, name in enumerate(key)}
-    lines = [
-        "def key(d, at):",
-        " start, old = at, 0",
-        " try:",
-        *_read_columns(relation, wanted, key, "return careful(d, start)"),
-        "  if at > len(d): return careful(d, start)",
-        f"  return KEY % {_values(key, wanted)}, at",
-        " except Cut: return careful(d, start)",
-    ]
-    scope = _scope(relation, wanted) | {"KEY": _template(key), "careful": lambda d, at, _old=0: careful.old_key(d, at)}
-    exec("\n".join(lines), scope)
-    return scope["key"]  # type: ignore[return-value]
+def _encode(field: _Field, value: bytes | None) -> bytes:
+    if value is None:
+        return b"null"
+    try:
+        return field.encode(value)
+    except UnicodeDecodeError as error:
+        raise ValueNotEncodable(f"a value of column {json.dumps(field.name)} is not UTF-8") from error

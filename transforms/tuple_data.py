@@ -66,6 +66,20 @@ def decode(data: bytes, at: int) -> tuple[TupleData, int]:
     return tuple(values), at
 
 
+def kinds(data: bytes, at: int) -> bytes:
+    """The shape of the tuple that begins at `at`: `t`, `n` or `u` for each column. Raises MalformedMessage."""
+    try:
+        (count,) = _U16.unpack_from(data, at)
+        at += 2
+        found = bytearray(count)
+        for place in range(count):
+            found[place] = kind = data[at]
+            at += 5 + _U32.unpack_from(data, at + 1)[0] if kind == 0x74 else 1
+    except (struct.error, IndexError) as error:
+        raise MalformedMessage("a tuple is cut short") from error
+    return bytes(found)
+
+
 def encode(values: Iterable[bytes | None]) -> bytes:
     """Write values as TupleData: how a row found by a query takes the way of a row from the log."""
     parts = [b"n" if value is None else b"t" + _U32.pack(len(value)) + value for value in values]

@@ -14,7 +14,8 @@ from cdc.source import ChunkQuery, Source
 from tests import servers
 from tests.types.mirror import Mirror, mirror
 from tests.types.samples import OWN_SAMPLES, OWN_TYPES, SAMPLES, arrays_of
-from transforms.encoder import RelationColumn, compile_encoder
+from transforms.column_type import RelationColumn
+from transforms.encoder import compile_encoder
 from transforms.names import TableName
 
 COMPOSITE_KEYS: Sequence[tuple[str, ...]] = (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import array_text
-from transforms.encoder import encode_text
+from transforms.values import encode_text
 
 Nested = str | None | Sequence["Nested"]
 

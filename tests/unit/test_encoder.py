@@ -9,7 +9,8 @@ import pytest
 from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
 from transforms import tuple_data
-from transforms.encoder import KeyNotSent, RelationColumn, Row, RowEncoder, UnchangedValues, compile_encoder
+from transforms.column_type import RelationColumn
+from transforms.encoder import KeyNotSent, Row, RowEncoder, UnchangedValues, compile_encoder
 from transforms.errors import ValueNotEncodable
 from transforms.tuple_data import UNCHANGED, MalformedMessage, Value
 
@@ -17,9 +18,21 @@ SECRET = b"hunter2-planted"
 JSONB, FLOAT, DOUBLE, BOOLEAN, BYTEA, NUMERIC, TIMESTAMP, TIMESTAMPTZ = 3802, 700, 701, 16, 17, 1700, 1114, 1184
 
 
+class Way:
+    """How rows are encoded: by a function made for their shape, or column by column."""
+
+    seen_before = 0
+
+
+@pytest.fixture(autouse=True, params=[0, 1000], ids=["compiled", "explicit"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Way, "seen_before", request.param)
+
+
 def encoder(*columns: RelationColumn, listed: list[str] | None = None, key: list[str] | None = None) -> RowEncoder:
     names = [column.name for column in columns]
-    return compile_encoder(columns, names if listed is None else listed, names[:1] if key is None else key)
+    listed, key = (names if listed is None else listed), (names[:1] if key is None else key)
+    return compile_encoder(columns, listed, key, seen_before=Way.seen_before)
 
 
 def encode(made: RowEncoder, *row: Value, old: list[Value] | None = None, kind: bytes = b"O") -> Row:
@@ -236,6 +249,7 @@ WIDE_ROW = builders.tuple_data(b"1", b"text", b"unlisted", b"[1]", b"{1,2}")
 
 def test_every_truncation_of_a_row_is_refused() -> None:
     made = encoder(*WIDE, listed=["id", "a", "j", "t"])
+    assert made.row(WIDE_ROW, 0, 0)[0] == made.key(WIDE_ROW, 0)[0]  # its shape is known
     for size in range(len(WIDE_ROW)):
         with pytest.raises(MalformedMessage):
             made.row(WIDE_ROW[:size], 0, 0)
@@ -243,9 +257,21 @@ def test_every_truncation_of_a_row_is_refused() -> None:
             made.key(WIDE_ROW[:size], 0)
 
 
+@pytest.mark.parametrize(("last", "value"), [(INTEGER, b"12"), (TEXT, b"ab"), (TIMESTAMP, b"2026-01-02 03:04:05.6")])
+def test_a_last_value_that_is_shorter_than_its_length_is_refused(last: int, value: bytes) -> None:
+    for listed in (["id", "v"], ["id"]):
+        made = encoder(column("id", INTEGER), column("v", last), listed=listed)
+        data = builders.tuple_data(b"1", value)
+        made.row(data, 0, 0)
+        with pytest.raises(MalformedMessage):
+            made.row(data[:-1], 0, 0)
+
+
 def test_a_byte_behind_a_row_is_refused() -> None:
+    made = encoder(*WIDE)
+    made.row(WIDE_ROW, 0, 0)
     with pytest.raises(MalformedMessage):
-        encoder(*WIDE).row(WIDE_ROW + b"\0", 0, 0)
+        made.row(WIDE_ROW + b"\0", 0, 0)
 
 
 @pytest.mark.parametrize("row", [[], [b"1"], [b"1", b"2", b"3"]])

@@ -3,103 +3,163 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
-from transforms.encoder import RelationColumn, Row, RowEncoder, compile_encoder
-from transforms.tuple_data import UNCHANGED, Unchanged, Value
+from transforms.column_type import ColumnType, RelationColumn
+from transforms.encoder import Row, RowEncoder, compile_encoder
+from transforms.tuple_data import UNCHANGED, Value
 
-BOOLEAN = 16
-text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+BOOLEAN, NUMERIC, UUID, DOUBLE, TIMESTAMP, TIMESTAMPTZ, BYTEA, JSONB = 16, 1700, 2950, 701, 1114, 1184, 17, 3802
+# Much of it could be mistaken for what stands between values.
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6) | st.text("tnuN\1\\")
 documents = st.recursive(st.none() | st.integers() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner))
+Sent = tuple[bytes, Any]
+"""A value as Postgres writes it, and as JSON readers shall see it."""
 
-# For each type: the value that JSON readers shall see, as Postgres writes it.
-VALUES: dict[int, st.SearchStrategy[tuple[bytes, Any]]] = {
+
+def string(value: str) -> Sent:
+    return value.encode(), value
+
+
+def document(value: Any) -> Sent:
+    raw = json.dumps(value).encode()
+    return raw, value
+
+
+VALUES: dict[int, st.SearchStrategy[Sent]] = {
     INTEGER: st.integers(-(2**63), 2**63).map(lambda value: (b"%d" % value, value)),
-    TEXT: text.map(lambda value: (value.encode(), value)),
+    TEXT: text.map(string),
     BOOLEAN: st.booleans().map(lambda value: (b"t" if value else b"f", value)),
-    JSON: documents.filter(lambda value: value is not None).map(lambda value: (json.dumps(value).encode(), value)),
+    NUMERIC: (st.decimals(allow_nan=False, allow_infinity=False).map(str) | st.just("NaN")).map(string),
+    UUID: st.uuids().map(str).map(string),
+    DOUBLE: st.floats(allow_nan=False, allow_infinity=False).map(lambda value: (b"%r" % value, value))
+    | st.just((b"NaN", "NaN")),
+    TIMESTAMP: st.datetimes(min_value=datetime(1000, 1, 1)).map(lambda value: (str(value).encode(), value.isoformat()))
+    | st.just((b"infinity", "infinity")),
+    TIMESTAMPTZ: st.datetimes(min_value=datetime(1000, 1, 1)).map(
+        lambda value: (str(value).encode() + b"+00", value.isoformat() + "Z")
+    ),
+    BYTEA: st.binary(max_size=6).map(lambda value: string("\\x" + value.hex())),
+    JSON: documents.map(document),
+    JSONB: documents.map(document),
 }
 
 
 class Case(NamedTuple):
-    """A relation with a row of it, and the columns that are listed; the first column is the key."""
+    """A relation with rows of it, and the columns that are listed; the first column is the key."""
 
     relation: list[RelationColumn]
-    sent: list[Value]
-    seen: dict[str, Any]
+    rows: list[list[tuple[Value, Any]]]
     listed: list[str]
 
     @property
     def key(self) -> str:
         return self.relation[0].name
 
-    def compile(self) -> RowEncoder:
-        return compile_encoder(self.relation, self.listed, [self.key])
+    def compile(self, seen_before: int = 0) -> RowEncoder:
+        return compile_encoder(self.relation, self.listed, [self.key], seen_before=seen_before)
+
+    def sent(self, row: int = 0) -> list[Value]:
+        return [raw for raw, _ in self.rows[row]]
+
+    def seen(self, row: int = 0) -> dict[str, Any]:
+        return {column.name: seen for column, (_, seen) in zip(self.relation, self.rows[row], strict=True)}
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    names = draw(st.lists(text.filter(bool), min_size=1, max_size=6, unique=True))
-    case = Case([], [], {}, draw(st.permutations(names))[: draw(st.integers(0, len(names)))])
-    for number, name in enumerate(names):
-        oid = INTEGER if number == 0 else draw(st.sampled_from(sorted(VALUES)))
-        values: st.SearchStrategy[tuple[Value, Any]] = VALUES[oid]
-        if number > 0:
-            values = values | st.just((None, None)) | st.just((UNCHANGED, UNCHANGED))
-        if oid == JSON:
-            values = values | st.just((b"null", "null"))
-        raw, case.seen[name] = draw(values)
-        case.sent.append(raw)
-        case.relation.append(column(name, oid))
-    return case
-
-
-@given(cases(), st.binary(max_size=4))
-def test_a_row_is_the_json_that_a_naive_encoder_makes(case: Case, before: bytes) -> None:
-    row = Row(*case.compile().row(before + builders.tuple_data(*case.sent), len(before), 0))
-    left_out = [name for name in case.listed if case.seen[name] is UNCHANGED]
-    json_nulls = {
-        at.name for at, raw in zip(case.relation, case.sent, strict=True) if at.type.base_oid == JSON and raw == b"null"
-    }
-    assert json.loads(row.key) == {case.key: case.seen[case.key]}
-    assert list(json.loads(row.state).items()) == [
-        (name, case.seen[name]) for name in case.listed if name not in left_out
+def cases(draw: st.DrawFn, rows: int = 1) -> Case:
+    names = draw(st.lists(text.filter(bool), min_size=1, max_size=8, unique=True))
+    listed = draw(st.permutations(names))[: draw(st.integers(0, len(names)))]
+    oids = [draw(st.sampled_from([INTEGER, TEXT]))] + [draw(st.sampled_from(sorted(VALUES))) for _ in names[1:]]
+    values: list[st.SearchStrategy[tuple[Value, Any]]] = [
+        VALUES[oid] if place == 0 else VALUES[oid] | st.just((None, None)) | st.just((UNCHANGED, UNCHANGED))
+        for place, oid in enumerate(oids)
     ]
+    relation = [column(name, oid) for name, oid in zip(names, oids, strict=True)]
+    return Case(relation, [[draw(value) for value in values] for _ in range(rows)], listed)
+
+
+def is_quoted(type_: ColumnType, raw: Value) -> bool:
+    """Whether a JSON document of these cases travels as a string."""
+    if not isinstance(raw, bytes) or type_.base_oid not in (JSON, JSONB):
+        return False
+    return raw == b"null" or (type_.base_oid == JSON and raw.startswith(b'"') and b"\\" in raw)
+
+
+@pytest.mark.parametrize("seen_before", [0, 1])
+@given(cases(), st.binary(max_size=4))
+def test_a_row_is_the_json_that_a_naive_encoder_makes(seen_before: int, case: Case, before: bytes) -> None:
+    row = Row(*case.compile(seen_before).row(before + builders.tuple_data(*case.sent()), len(before), 0))
+    seen = case.seen()
+    quoted = [at.name for at, raw in zip(case.relation, case.sent(), strict=True) if is_quoted(at.type, raw)]
+    left_out = [name for name in case.listed if seen[name] is UNCHANGED]
+    state = json.loads(row.state)
+    assert json.loads(row.key) == {case.key: seen[case.key]}
+    assert list(state) == [name for name in case.listed if name not in left_out]
+    for name, value in state.items():
+        assert (json.loads(value) if name in quoted else value) == seen[name]
     assert row.partial == tuple(left_out)
-    assert row.quoted == tuple(name for name in case.listed if name in json_nulls)
+    assert row.quoted == tuple(name for name in case.listed if name in quoted)
+
+
+@given(cases(rows=4))
+def test_what_was_met_before_never_changes_how_a_row_is_encoded(case: Case) -> None:
+    learned, explicit = case.compile(0), case.compile(1000)
+    for number in (*range(4), *range(4)):
+        sent = case.sent(number)
+        data = builders.tuple_data(*sent)
+        assert Row(*learned.row(data, 0, 0)) == explicit.row(data, 0, 0)
+        for behind in (b"", b"N\0\1t"):
+            assert learned.key(data + behind, 0) == explicit.key(data + behind, 0)
+        if UNCHANGED not in sent:
+            line = copy_line(sent)
+            assert Row(*learned.line(line)) == explicit.line(line) == explicit.row(data, 0, 0)
+
+
+@given(st.lists(st.lists(st.none() | st.text("tnu", max_size=4), min_size=4, max_size=4), min_size=2, max_size=4))
+def test_a_letter_n_is_never_taken_for_a_null(rows: list[list[str | None]]) -> None:
+    relation = [column("id", INTEGER), *(column(name) for name in "abcd")]
+    learned = compile_encoder(relation, ["a", "c"], ["id"], seen_before=0)
+    for row in rows * 2:
+        data = builders.tuple_data(b"1", *(value.encode() if value is not None else None for value in row))
+        assert json.loads(learned.row(data, 0, 0)[1]) == {"a": row[0], "c": row[2]}
 
 
 @given(cases())
 def test_the_old_row_completes_every_row(case: Case) -> None:
-    whole = [b"1" if value is UNCHANGED else value for value in case.sent]
-    old, new = builders.tuple_data(*whole), builders.tuple_data(*case.sent)
+    whole = [b"1" if value is UNCHANGED else value for value in case.sent()]
+    old, new = builders.tuple_data(*whole), builders.tuple_data(*case.sent())
     made = case.compile()
     assert Row(*made.row(b"O" + old + new, 1 + len(old), 1)) == Row(*made.row(old, 0, 0))
 
 
 @given(cases())
 def test_a_key_is_that_of_its_row(case: Case) -> None:
-    data = builders.tuple_data(*case.sent)
+    data = builders.tuple_data(*case.sent())
     made = case.compile()
     assert made.key(data + b"N", 0) == (made.row(data, 0, 0)[0], len(data))
 
 
 @given(cases())
 def test_a_line_of_copys_text_is_encoded_like_the_tuple_with_its_values(case: Case) -> None:
-    whole = [b"1" if isinstance(value, Unchanged) else value for value in case.sent]
+    whole = [b"1" if value is UNCHANGED else value for value in case.sent()]
     made = case.compile()
     assert Row(*made.line(copy_line(whole))) == Row(*made.row(builders.tuple_data(*whole), 0, 0))
 
 
-def copy_line(values: list[bytes | None]) -> bytes:
+def copy_line(values: Sequence[Value]) -> bytes:
     """As COPY TO writes it."""
     escapes = dict(zip(b"\\\b\f\n\r\t\v", (rb"\\", rb"\b", rb"\f", rb"\n", rb"\r", rb"\t", rb"\v"), strict=True))
     fields = [
-        rb"\N" if value is None else b"".join(escapes.get(byte, bytes([byte])) for byte in value) for value in values
+        b"".join(escapes.get(byte, bytes([byte])) for byte in value) if isinstance(value, bytes) else rb"\N"
+        for value in values
     ]
     return b"\t".join(fields) + b"\n"

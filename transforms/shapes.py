@@ -1,0 +1,296 @@
+"""Rows of one shape: a regular expression finds all values at once, a template puts them where they belong in JSON.
+
+The shape of a row tells for each column whether it holds a value (`t`), NULL (`n`), or nothing because it was not sent
+(`u`). One function is compiled for each shape. It answers None for a row of another shape, and for one that holds a
+value which needs a closer look (NaN, a year before Christ, a JSON null): the explicit encoder takes those. A walk over
+the columns in Python, compiled to straight-line code, takes up to twice the time.
+
+Why it is exact. Most types' text cannot hold the letters `t`, `n` and `u`, so in a tuple such a value ends where the
+next column begins. Text may hold any byte but NUL, and the length of the value behind it begins with one (64 kB and
+more are left to the explicit encoder): so text ends one byte before the next NUL. Only where a NULL follows some text
+it is not certain whether an `n` belongs to the text; there the lengths are compared.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+
+import orjson
+
+from transforms.column_type import ColumnType, Form, RelationColumn
+from transforms.values import JSON_SPACE, json_name, value_encoder
+
+RowResult = tuple[bytes, bytes]
+"""Key and state."""
+KeyResult = tuple[bytes, int]
+"""Key, and the offset behind the tuple."""
+Result = TypeVar("Result", bound=RowResult | KeyResult)
+ShapeEncoder = Callable[[bytes, int], Result | None]
+"""From the bytes and an offset."""
+
+VALUE, NULL, UNCHANGED = b"tnu"
+_KINDS = frozenset(b"tnu")
+
+_MOST_SHAPES = 32  # of one relation; that of 60 columns takes 10 ms to compile and some 50 kB
+SEEN_BEFORE = 3  # rows of a shape that are not worth it
+
+
+class Plan(NamedTuple):
+    """What is wanted of the rows of a relation."""
+
+    relation: Sequence[RelationColumn]
+    columns: Sequence[str]
+    """The fields of the state, in their order."""
+    key: Sequence[str]
+    """Those of the key."""
+
+    def suits(self, shape: bytes) -> bool:
+        """Whether rows of this shape need no closer look: the key is there, and all that is wanted was sent."""
+        if len(shape) != len(self.relation) or not _KINDS.issuperset(shape):
+            return False
+        kinds = {column.name: kind for column, kind in zip(self.relation, shape, strict=True)}
+        return all(kinds[name] == VALUE for name in self.key) and all(kinds[name] != UNCHANGED for name in self.columns)
+
+
+class ShapeMemory(Generic[Result]):
+    """The compiled encoders of those shapes that are met often."""
+
+    def __init__(self, plan: Plan, compile_: Callable[[Plan, bytes], ShapeEncoder[Result]], seen_before: int) -> None:
+        self.latest: ShapeEncoder[Result] = _knows_none
+        """That of the row before: most tables' rows are of one shape, or of few that come in runs."""
+        self._plan = plan
+        self._compile = compile_
+        self._seen_before = seen_before
+        self._seen: Counter[bytes] = Counter()
+        self._encoders: dict[bytes, ShapeEncoder[Result]] = {}
+
+    def encode(self, shape: bytes, data: bytes, at: int) -> Result | None:
+        """Encode a row of this shape, which `latest` could not."""
+        encoder = self._encoders.get(shape)
+        if encoder is None:
+            if not self._is_worth_it(shape):
+                return None
+            encoder = self._encoders[shape] = self._compile(self._plan, shape)
+        elif encoder is self.latest:
+            return None
+        self.latest = encoder
+        return encoder(data, at)
+
+    def _is_worth_it(self, shape: bytes) -> bool:
+        if len(self._encoders) == _MOST_SHAPES or not self._plan.suits(shape):
+            return False
+        if len(self._seen) > 64 * _MOST_SHAPES:
+            self._seen.clear()
+        self._seen[shape] += 1
+        return self._seen[shape] > self._seen_before
+
+
+def _knows_none(_data: bytes, _at: int) -> None:
+    return None
+
+
+class _Form(NamedTuple):
+    """How the values of a form are found, and how they are written."""
+
+    pattern: bytes
+    """One group or more, each of which fills a place of the template."""
+    template: bytes = b"%b"
+    convert: str = ""
+    """Code that puts the JSON text of `{v}` in its place, or returns None."""
+
+
+_ANY: Final = b""  # text: what ends it depends on the framing
+_IS_UTF8 = " if not {v}.isascii(): str({v}, 'utf8')"
+_FORMS = {
+    Form.NUMBER: _Form(rb"([0-9-]++)"),
+    Form.FLOAT: _Form(rb"([0-9.e+-]++)"),
+    Form.BOOLEAN: _Form(rb"([tf])", convert=" {v} = BOOLEAN[{v}]"),
+    Form.TIMESTAMP: _Form(rb"(.{10}) ([0-9:.]++)", b'"%bT%b"'),
+    Form.TIMESTAMPTZ: _Form(rb"(.{10}) ([0-9:.]++)\+00", b'"%bT%bZ"'),
+    # `N` stands before the new tuple of an update.
+    Form.PLAIN: _Form(rb"([^\0\t\nNntu\\]*+)", b'"%b"'),
+    Form.BYTEA: _Form(_ANY, b'"\\%b"'),
+    Form.JSON: _Form(
+        _ANY,
+        convert=" if {v} == b'null' or b'\\\\u' in {v} or {v}[0] in SPACE_OR_QUOTE or {v}[-1] in SPACE: return None\n"
+        + _IS_UTF8,
+    ),
+    Form.JSONB: _Form(_ANY, convert=" if {v} == b'null': return None\n" + _IS_UTF8),
+    Form.TEXT: _Form(_ANY, convert=" {v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))"),
+}
+_UUID_OID, _UUID = 2950, _Form(rb"(.{36})", b'"%b"')  # half the time of looking at each letter
+_ARRAY = _Form(_ANY, convert=" {v} = array_{v}({v})")
+_TEXT_OF_MANY = _Form(_ANY, b'"%b"')
+_MANY = 3  # from so many texts in a row on, they are escaped all in one go
+
+
+def _form(type_: ColumnType) -> _Form:
+    if type_.element_oid:
+        return _ARRAY
+    return _UUID if type_.base_oid == _UUID_OID else _FORMS[type_.form]
+
+
+class _Field(NamedTuple):
+    """A column of a shape that holds a value which is wanted."""
+
+    column: RelationColumn
+    form: _Form
+    variables: tuple[str, ...]
+    """One for each group."""
+
+
+class _Shape:
+    """What is known of a shape before its framing is."""
+
+    def __init__(self, plan: Plan, shape: bytes) -> None:
+        self.relation, self.columns, self.key = plan
+        self.shape = shape
+        wanted = {*self.columns, *self.key}
+        sent = [
+            (place, column)
+            for place, (column, kind) in enumerate(zip(self.relation, shape, strict=True))
+            if kind == VALUE and column.name in wanted
+        ]
+        texts = [column.name for _, column in sent if _form(column.type) is _FORMS[Form.TEXT]]
+        self.texts_of_many = texts if len(texts) >= _MANY else []
+        self.fields: dict[str, _Field] = {}
+        for place, column in sent:
+            form = _TEXT_OF_MANY if column.name in self.texts_of_many else _form(column.type)
+            variables = ("v{}", "w{}")[: form.template.count(b"%b")]
+            self.fields[column.name] = _Field(column, form, tuple(name.format(place) for name in variables))
+
+    def conversions(self) -> list[str]:
+        lines = [field.form.convert.format(v=field.variables[0]) for field in self.fields.values()]
+        if self.texts_of_many:
+            texts = "".join(f"{self.fields[name].variables[0]}," for name in self.texts_of_many)
+            lines.append(f" {texts} = dumps(str(SEPARATOR.join(({texts})), 'utf8'))[1:-1].split(ESCAPED_SEPARATOR)")
+        return [line for line in lines if line]
+
+    def template(self, names: Sequence[str]) -> bytes:
+        values = (self.fields[name].form.template if name in self.fields else b"null" for name in names)
+        pairs = (json_name(name).replace(b"%", b"%%") + b":" + value for name, value in zip(names, values, strict=True))
+        return b"{" + b",".join(pairs) + b"}"
+
+    def arguments(self, names: Sequence[str]) -> str:
+        variables = (name for field in names if field in self.fields for name in self.fields[field].variables)
+        return "(" + "".join(f"{name}," for name in variables) + ")"
+
+    def function(
+        self, find: Callable[..., object], groups: Sequence[str], checks: Sequence[str], result: str
+    ) -> Callable[[bytes, int], Any]:
+        """`find` gives a match whose groups have these names."""
+        lines = [
+            "def encode(data, at):",
+            " match = find(data, at)",
+            " if match is None: return None",
+            f" {''.join(f'{name},' for name in groups)} = match.groups()" if groups else "",
+            *checks,
+            " try:",
+            *(" " + line.replace("\n", "\n ") for line in self.conversions()),
+            f"  return KEY % {self.arguments(self.key)}, {result}",
+            " except (ValueError, IndexError): return None",  # not UTF-8, no JSON, or a text holds what separates them
+        ]
+        scope: dict[str, object] = {
+            "find": find,
+            "KEY": self.template(self.key),
+            "STATE": self.template(self.columns),
+            "SIZE": struct.Struct("!H").unpack,
+            "BOOLEAN": {b"t": b"true", b"f": b"false"},
+            "SPACE": JSON_SPACE,
+            "SPACE_OR_QUOTE": JSON_SPACE + b'"',
+            "BACKSLASH": b"\\",
+            "SEPARATOR": b"\1",
+            "ESCAPED_SEPARATOR": b"\\u0001",
+            "dumps": orjson.dumps,
+        }
+        for field in self.fields.values():
+            if field.form is _ARRAY:
+                scope[f"array_{field.variables[0]}"] = value_encoder(field.column.type)
+        exec("\n".join(lines), scope)
+        return cast("Callable[[bytes, int], Any]", scope["encode"])
+
+
+def row_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
+    """For a tuple of a regular shape that reaches to the end of the data."""
+    of = _Shape(plan, shape)
+    pattern, groups, checks = _tuple_pattern(of)
+    return of.function(re.compile(pattern, re.DOTALL).fullmatch, groups, checks, f"STATE % {of.arguments(of.columns)}")
+
+
+def key_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[KeyResult]:
+    """For a tuple of a regular shape, behind which the data end or a new tuple (`N`) begins."""
+    of = _Shape(plan, shape)
+    pattern, groups, checks = _tuple_pattern(of)
+    return of.function(re.compile(pattern + rb"(?=N|\Z)", re.DOTALL).match, groups, checks, "match.end()")
+
+
+def line_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
+    """For a line of COPY's text format, with its end; one that holds an escape (bytea's apart) is left alone."""
+    of = _Shape(plan, shape)
+    parts: list[bytes] = []
+    groups: list[str] = []
+    backslashes = 0
+    for place, (column, kind) in enumerate(zip(of.relation, shape, strict=True)):
+        if kind == NULL:
+            parts.append(rb"\\N")
+            backslashes += 1
+            continue
+        form = _form(column.type)
+        text = rb"([^\t]*+)" if place < len(shape) - 1 else rb"([^\n]*+)"
+        if form is _FORMS[Form.BYTEA]:
+            text = rb"\\" + text
+            backslashes += 2
+        field = of.fields.get(column.name)
+        groups += field.variables if field else ()
+        parts.append(form.pattern or text if field else _without_groups(form.pattern or text))
+    find = re.compile(b"\t".join(parts) + b"\n", re.DOTALL).fullmatch
+    checks = [f" if data.count(BACKSLASH) != {backslashes}: return None"]
+    return of.function(find, groups, checks, f"STATE % {of.arguments(of.columns)}")
+
+
+def _tuple_pattern(of: _Shape) -> tuple[bytes, list[str], list[str]]:
+    """The pattern, the names of its groups, and code that compares lengths where that decides.
+
+    That of the last value always is compared, so that data which are cut short are seen.
+    """
+    last = of.shape.rindex(VALUE)
+    is_text = [not _form(column.type).pattern for column in of.relation]
+    is_certain = not any(
+        text and kind == VALUE and after != VALUE
+        for text, kind, after in zip(is_text, of.shape, of.shape[1:] + b"t", strict=True)
+    )
+    parts = [b"".join(re.escape(bytes([byte])) for byte in struct.pack("!H", len(of.relation)))]
+    groups: list[str] = []
+    checks: list[str] = []
+    for place, (column, kind) in enumerate(zip(of.relation, of.shape, strict=True)):
+        if kind != VALUE:
+            parts.append(bytes([kind]))
+            continue
+        field = of.fields.get(column.name)
+        value = _form(column.type).pattern or rb"([^\0]*)"
+        if not field:
+            value = _without_groups(value)
+        if place == last or (is_text[place] and not is_certain):
+            groups.append(f"size{place}")
+            first = len(groups)
+            parts.append(rb"t\0\0(..)" + value)
+            if field and len(field.variables) == 1:
+                groups += field.variables
+                size = f"len({field.variables[0]})"
+            else:  # an empty group marks the value's end
+                groups += [*(field.variables if field else ()), f"end{place}"]
+                parts.append(b"()")
+                size = f"match.end({len(groups)}) - match.end({first})"
+            checks.append(f" if SIZE(size{place})[0] != {size}: return None")
+        else:
+            groups += field.variables if field else ()
+            parts.append(rb"t\0\0.." + value)
+    return b"".join(parts), groups, checks
+
+
+def _without_groups(pattern: bytes) -> bytes:
+    return re.sub(rb"\((?!\?)", b"(?:", pattern)
