@@ -118,10 +118,11 @@ class Contender(ABC):
         """Remove the slot and the processes."""
 
     def drop_slot(self) -> None:
-        self.bench.execute(
-            self.bench.source_dsn(),
-            f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'",
-        )
+        """End the walsender, which may not have noticed yet that its client is gone, and drop the slot."""
+        for action in ("pg_terminate_backend(active_pid, 10000)", "pg_drop_replication_slot(slot_name)"):
+            self.bench.execute(
+                self.bench.source_dsn(), f"SELECT {action} FROM pg_replication_slots WHERE slot_name = '{self.slot}'"
+            )
 
 
 class _Reading(Contender):
