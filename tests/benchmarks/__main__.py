@@ -17,26 +17,21 @@ import psycopg
 from rich.console import Console
 
 from cdc.demo.servers import PostgresServer, ValkeyServer
-from tests.benchmarks.contenders import (
-    CO_LOCATED,
-    CONTENDERS,
-    PUBLICATION,
-    Bench,
-    Contender,
-    EndToEnd,
-    ReaderOnly,
-    RecvLogical,
-    Subscription,
-    flush,
-)
+from tests.benchmarks.bench import PUBLICATION, Bench, flush
+from tests.benchmarks.contender import Contender
 from tests.benchmarks.latency import LATENCY_CONTENDERS
+from tests.benchmarks.log_readers import BareLibpq, RecvLogical
 from tests.benchmarks.measuring import Measurement
 from tests.benchmarks.peers import PEERS, available
+from tests.benchmarks.product import EndToEnd, EndToEndUnix, ReaderOnly
 from tests.benchmarks.report import as_json, missed, table_of
 from tests.benchmarks.snapshots import SNAPSHOT_CONTENDERS
+from tests.benchmarks.subscription import Subscription, SubscriptionUnix
 from tests.benchmarks.workloads import Workload, workloads
 from transforms.position import LSN
 
+CONTENDERS: tuple[type[Contender], ...] = (RecvLogical, BareLibpq, ReaderOnly, EndToEnd, Subscription)
+CO_LOCATED: tuple[type[Contender], ...] = (EndToEndUnix, SubscriptionUnix)
 CONTENDERS_OF: dict[str, Sequence[type[Contender]]] = {"snapshot": SNAPSHOT_CONTENDERS, "latency": LATENCY_CONTENDERS}
 QUICK_SCALE = 0.1
 QUICK_SHARE = 0.15

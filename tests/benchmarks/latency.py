@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 import psycopg
 
-from tests.benchmarks.contenders import Bench, Contender, EndToEnd, Subscription, wait
+from tests.benchmarks.bench import Bench, wait
+from tests.benchmarks.contender import Contender
 from tests.benchmarks.measuring import Measurement, measured
+from tests.benchmarks.product import EndToEnd
+from tests.benchmarks.subscription import Subscription
 from transforms.position import LSN
 
 RATE = 1_000.0

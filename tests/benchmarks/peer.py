@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import redis
 
-from tests.benchmarks.contenders import Bench, Contender, named
+from tests.benchmarks.bench import Bench, named
+from tests.benchmarks.contender import Contender
 from tests.benchmarks.measuring import Measurement, measured
 from tests.benchmarks.workloads import Workload
 from tests.processes import Command

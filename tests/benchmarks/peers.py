@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.benchmarks.contenders import PUBLICATION
+from tests.benchmarks.bench import PUBLICATION
 from tests.benchmarks.measuring import Measurement
 from tests.benchmarks.peer import HERE, Peer, execute
 from transforms.position import LSN

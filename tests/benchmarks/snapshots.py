@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tests.benchmarks.contenders import EndToEnd, Subscription, wait
+from tests.benchmarks.bench import wait
 from tests.benchmarks.measuring import Measurement, measured
+from tests.benchmarks.product import EndToEnd
+from tests.benchmarks.subscription import Subscription
 from transforms.position import LSN
 
 
