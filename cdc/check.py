@@ -20,7 +20,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     """Test everything that can be tested; what stands behind a failed connection is left out."""
     findings: list[Finding] = []
     try:
-        source = Source(config.source.dsn.reveal(), application_name(config.pipeline.name) + "_check")
+        source = Source(config.source.address, application_name(config.pipeline.name) + "_check")
     except StatecastError as error:
         findings.append(Finding("error", "source", str(error), error.remedy))
     else:
@@ -31,7 +31,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
         finally:
             source.close()
     try:
-        with connect(config.transport.url.reveal()) as client:
+        with connect(config.transport.address) as client:
             findings += _transport(Control(client, Keys(config.pipeline.name)))
     except StatecastError as error:
         findings.append(Finding("error", "transport", str(error), error.remedy))

@@ -29,7 +29,7 @@ def request_snapshot(
 ) -> int:
     """Ask the reader to publish events again; no names mean all. Raises ConfigurationError for an unknown name."""
     labels = _labels(config, names)
-    with connect(config.transport.url.reveal()) as client:
+    with connect(config.transport.address) as client:
         control = Control(client, Keys(config.pipeline.name))
         ids = control.request_snapshot(labels, sink)
         say(f"asked for {', '.join(labels)}" + (f" for sink {sink}" if sink else ""))
@@ -66,7 +66,7 @@ def _labels(config: ReaderConfig, names: Sequence[str]) -> list[str]:
 
 def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
     """Remove slot, publication and the pipeline's keys. Replica tables stay."""
-    source = Source(config.source.dsn.reveal(), application_name(config.pipeline.name))
+    source = Source(config.source.address, application_name(config.pipeline.name))
     try:
         slot = source.slot(config.source.slot)
         if slot is not None and slot.active_pid is not None:
@@ -79,6 +79,6 @@ def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
         say(f"dropped publication {config.publication}")
     finally:
         source.close()
-    with connect(config.transport.url.reveal()) as client:
+    with connect(config.transport.address) as client:
         count = Control(client, Keys(config.pipeline.name)).drop()
     say(f"removed {count} keys {config.pipeline.name}:*")

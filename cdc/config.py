@@ -12,18 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from transforms.address import Address
 from transforms.config import (
     NO_DEFAULT,
     ConfigurationError,
     Document,
     PipelineConfig,
-    Secret,
     Section,
     Table,
     TransportConfig,
     key_path,
 )
 from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label, identifier_problem
+from transforms.secret import Secret
 
 ALL_COLUMNS = ("*",)
 """As an event's columns: those that exist when the version is first published."""
@@ -62,11 +63,17 @@ def _same_as(field: str) -> Callable[[dict[str, Any]], str]:
 class SourceConfig(Section):
     """`[source]`: the database whose changes are published."""
 
-    later: ClassVar[Mapping[str, object]] = {"publish_columns": "all", "allow_plaintext": False}
+    later: ClassVar[Mapping[str, object]] = {"publish_columns": "all"}
 
     dsn: Secret = Field(description="a libpq URI or keyword string")
     slot: str = Field(pattern=f"^{SLOT_NAME.pattern}$", description=f"a name that matches {SLOT_NAME.pattern}")
     snapshot: Literal["initial", "never"] = Field(default="initial", description='"initial" or "never"')
+    allow_plaintext: bool = Field(default=False, description="true or false")
+
+    @property
+    def address(self) -> Address:
+        """Where the source is."""
+        return Address("source", self.dsn, self.allow_plaintext)
 
 
 class EventConfig(Section):

@@ -5,6 +5,7 @@ Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.h
 
 from __future__ import annotations
 
+from transforms.address import is_untrusted
 from transforms.errors import EXIT_UNREACHABLE, StatecastError
 
 
@@ -34,6 +35,15 @@ class AccessDenied(SourceError):
     remedy = "Correct the role's password or privileges; `cdc check` prints the SQL that grants what is missing."
 
 
+class SourceNotTrusted(SourceError):
+    """The source showed no certificate, or one that cannot be trusted."""
+
+    remedy = (
+        "Let the source show a certificate for the host's name, name its authority in source.dsn (sslrootcert=FILE),"
+        " or set allow_plaintext = true in [source]."
+    )
+
+
 class SourceRefused(SourceError):
     """The source refused a statement for a reason that will not pass by itself."""
 
@@ -59,6 +69,15 @@ class TransportFull(TransportError):
     remedy = "Give Redis more memory (`CONFIG SET maxmemory ...`) or trim streams that all sinks have read."
 
 
+class TransportNotTrusted(TransportError):
+    """Redis showed no certificate, or one that cannot be trusted."""
+
+    remedy = (
+        "Let Redis show a certificate for the host's name, name its authority in transport.url (?ssl_ca_certs=FILE),"
+        " or set allow_plaintext = true in [transport]."
+    )
+
+
 class TransportRefused(TransportError):
     """Redis refuses a command for a reason that will not pass by itself."""
 
@@ -71,7 +90,7 @@ def source_error(sqlstate: str | None, message: str) -> SourceError:
     if sqlstate is None or sqlstate.startswith("08"):
         if "authentication failed" in text or "no password supplied" in text:
             return AccessDenied(text)
-        return SourceUnreachable(text)
+        return SourceNotTrusted(text) if is_untrusted(text) else SourceUnreachable(text)
     if sqlstate[:2] in ("53", "57", "40", "58") or sqlstate in ("55P03", "55006", "25P03", "25P04", "42710"):
         return SourceBusy(text)
     if sqlstate[:2] == "28" or sqlstate in ("42501", "3D000"):

@@ -70,11 +70,11 @@ class Opened:
     def open(self) -> None:
         """Connect and prepare. Raises StatecastError; `close` must follow in any case."""
         config, name = self.config, self.config.pipeline.name
-        dsn, keys = config.source.dsn.reveal(), Keys(name)
-        self.client = self._stack.enter_context(connect(config.transport.url.reveal()))
+        keys = Keys(name)
+        self.client = self._stack.enter_context(connect(config.transport.address))
         self.control = Control(self.client, keys)
-        self.source = self._source(dsn)
-        self.replication = ReplicationConnection(dsn, application_name(name))
+        self.source = self._source()
+        self.replication = ReplicationConnection(config.source.address, application_name(name))
         self._stack.callback(self.replication.close)
         system = self.replication.identify_system()
 
@@ -106,8 +106,8 @@ class Opened:
         self._assemble(keys, stored, confirmed, unproven)
         log.info("streaming from %s", confirmed)
 
-    def _source(self, dsn: str) -> Source:
-        source = Source(dsn, application_name(self.config.pipeline.name))
+    def _source(self) -> Source:
+        source = Source(self.config.source.address, application_name(self.config.pipeline.name))
         self._stack.callback(source.close)
         return source
 
@@ -242,9 +242,9 @@ class Opened:
         self.subjects = {
             shape.mapping.label: Subject.of(shape.mapping, shape.document.rev) for shape in self.shapes.values()
         }
-        self.worker_client = self._stack.enter_context(connect(config.transport.url.reveal()))
+        self.worker_client = self._stack.enter_context(connect(config.transport.address))
         self.worker = SnapshotWorker(
-            self._source(config.source.dsn.reveal()),
+            self._source(),
             Control(self.worker_client, keys),
             self.translator,
             self.subjects,

@@ -163,7 +163,7 @@ class Reader:
         if error is not None:
             self._reason, self._remedy = str(error), error.remedy
         try:
-            with connect(self._config.transport.url.reveal()) as client:
+            with connect(self._config.transport.address) as client:
                 self._store(Control(client, Keys(self._config.pipeline.name)), self._figures())
         except StatecastError as problem:
             log.debug("the status could not be stored: %s", problem)

@@ -7,6 +7,7 @@ It knows nothing of transactions; `received` is kept for the server's statistics
 from __future__ import annotations
 
 import select
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc import walsender
 from cdc.errors import SourceError, SourceRefused, SourceUnreachable, source_error
+from transforms.address import Address
 from transforms.position import LSN
 
 SETTINGS = {
@@ -68,39 +70,43 @@ class SystemIdentity:
     wal_position: LSN
 
 
-def session_conninfo(dsn: str, application_name: str) -> str:
-    """The conninfo of a connection to the source, with the session settings pinned."""
-    _refuse_misread_password(dsn)
-    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+def session_conninfo(address: Address, application_name: str) -> str:
+    """The conninfo of a connection to the source, with the session settings pinned.
+
+    Raises SourceRefused, NotEncrypted, SecretUnreadable.
+    """
+    dsn = address.reveal()
+    parameters = _parameters(dsn)
+    return make_conninfo(
+        dsn,
+        application_name=application_name,
+        client_encoding="UTF8",
+        options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
+        connect_timeout=10,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+        **address.postgres_tls(parameters, ssl.get_default_verify_paths().cafile or "system"),
+    )
+
+
+def _parameters(dsn: str) -> dict[str, str]:
+    """What libpq will use: the DSN's parameters, else those of its environment variables, else its defaults."""
+    defaults = {default.keyword.decode(): default.val for default in pq.Conninfo.get_defaults()}
     try:
-        return make_conninfo(
-            dsn,
-            application_name=application_name,
-            client_encoding="UTF8",
-            options=options,
-            connect_timeout=10,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=30_000,
-        )
+        given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:  # its message repeats parts of the DSN
         raise SourceRefused(
             "source.dsn is not a libpq connection string",
             remedy="Write it as a URI (postgresql://user:password@host/database) or as keywords (host=... dbname=...).",
         ) from None
-
-
-def _refuse_misread_password(dsn: str) -> None:
-    """A password with an unescaped `@` ends up in the host, and from there in every message of libpq."""
-    try:
-        host = str(conninfo_to_dict(dsn).get("host") or "")
-    except psycopg.ProgrammingError:
-        return  # refused below, without repeating it
-    if "@" in host:
+    if "@" in str(given.get("host") or ""):  # from there the password would get into every message of libpq
         raise SourceRefused(
             "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
         )
+    found = {name: value.decode() for name, value in defaults.items() if value}
+    return found | {name: str(value) for name, value in given.items() if value is not None}
 
 
 @contextmanager
@@ -115,12 +121,11 @@ def translated_errors() -> Iterator[None]:
 class ReplicationConnection:
     """One walsender's client. Not for use from two threads at once."""
 
-    def __init__(self, dsn: str, application_name: str) -> None:
-        """Connect. Raises SourceError."""
+    def __init__(self, address: Address, application_name: str) -> None:
+        """Connect. Raises SourceError, NotEncrypted."""
+        conninfo = session_conninfo(address, application_name)
         with translated_errors():
-            self._conn = psycopg.connect(
-                session_conninfo(dsn, application_name), replication="database", autocommit=True
-            )
+            self._conn = psycopg.connect(conninfo, replication="database", autocommit=True)
         self._pgconn = self._conn.pgconn
         self._warnings: list[str] = []
         self._conn.add_notice_handler(self._note)

@@ -19,6 +19,7 @@ from cdc.chunking import Snapshot
 from cdc.errors import AccessDenied, SourceError
 from cdc.replication import session_conninfo, translated_errors
 from transforms import copy_text
+from transforms.address import Address
 from transforms.column_type import ColumnType
 from transforms.names import TableName
 from transforms.position import LSN
@@ -103,10 +104,11 @@ class _Enough(Exception):
 class Source:
     """One SQL session with the source. Not for use from two threads at once."""
 
-    def __init__(self, dsn: str, application_name: str) -> None:
-        """Connect. Raises SourceError."""
+    def __init__(self, address: Address, application_name: str) -> None:
+        """Connect. Raises SourceError, NotEncrypted."""
+        conninfo = session_conninfo(address, application_name)
         with translated_errors():
-            self._conn = psycopg.connect(session_conninfo(dsn, application_name), autocommit=True)
+            self._conn = psycopg.connect(conninfo, autocommit=True)
             self._conn.prepare_threshold = None
         self._types: dict[tuple[int, int], ColumnType] = {}
 

@@ -26,7 +26,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
     transport: dict[str, Any] = {"reader": None, "streams": [], "sinks": [], "snapshots": []}
     problem = None
     try:
-        with connect(config.transport.url.reveal()) as client:
+        with connect(config.transport.address) as client:
             transport = _transport(Control(client, Keys(config.pipeline.name)), config, insert, now)
     except StatecastError as error:
         problem = {"reason": str(error), "remedy": error.remedy}
@@ -42,7 +42,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
 
 def _source(config: ReaderConfig) -> tuple[dict[str, Any], LSN | None]:
     try:
-        source = Source(config.source.dsn.reveal(), application_name(config.pipeline.name) + "_status")
+        source = Source(config.source.address, application_name(config.pipeline.name) + "_status")
     except StatecastError as error:
         return {"reachable": False, "slot": None, "reason": str(error), "remedy": error.remedy}, None
     try:

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import redis
 
-from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
+from cdc.errors import TransportError, TransportFull, TransportNotTrusted, TransportRefused, TransportUnreachable
+from transforms.address import Address, is_untrusted
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -31,12 +32,13 @@ class EntryTooLarge(TransportError):
     remedy = "Leave the large column out of `columns`, or raise Redis' proto-max-bulk-len."
 
 
-def connect(url: str) -> redis.Redis:
+def connect(address: Address) -> redis.Redis:
     """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
+    url, tls = address.reveal(), address.redis_tls()
     try:
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         return redis.Redis.from_url(
-            url, socket_timeout=30, socket_connect_timeout=10, retry=None, **cast(Any, keepalive)
+            url, socket_timeout=30, socket_connect_timeout=10, retry=None, **cast(Any, keepalive | tls)
         )
     except ValueError:  # its message repeats parts of the URL
         raise TransportRefused(
@@ -54,6 +56,8 @@ def translated_errors() -> Iterator[None]:
     except redis.exceptions.OutOfMemoryError as error:
         raise TransportFull(f"Redis is out of memory: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        if is_untrusted(str(error)):
+            raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
         raise TransportUnreachable(f"Redis does not answer: {error}") from error
     except redis.exceptions.NoScriptError as error:
         raise TransportUnreachable("Redis has emptied its script cache") from error

@@ -24,10 +24,10 @@ OLDEST_POSTGRES = 150_000
 
 def check(config: SinkConfig) -> list[Finding]:
     """Test everything that `cdc-sink run` needs; nothing is changed."""
-    client = connect(config.transport.url.reveal())
+    client = connect(config.transport.address)
     keys = Keys(config.pipeline.name)
     control, reader = Control(client, keys, config.name), StreamReader(client, keys, config.name)
-    database = Database(config.dsn, f"cdc-sink check {config.name}")
+    database = Database(config.address, f"cdc-sink check {config.name}")
     documents: dict[str, SchemaDocument] = {}
     try:
         return [
@@ -163,9 +163,9 @@ def _check_table(config: SinkConfig, examination: Examination) -> Iterator[Findi
 
 def tables(config: SinkConfig, *, apply: bool) -> list[str]:
     """The statements that make the replica tables, and with `apply` their execution. Raises StatecastError."""
-    client = connect(config.transport.url.reveal())
+    client = connect(config.transport.address)
     control = Control(client, Keys(config.pipeline.name), config.name)
-    database = Database(config.dsn, f"cdc-sink tables {config.name}")
+    database = Database(config.address, f"cdc-sink tables {config.name}")
     try:
         documents = control.documents(config.tables)
         if missing := [label for label in config.tables if label not in documents]:

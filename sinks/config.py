@@ -10,21 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from transforms.config import (
-    ConfigurationError,
-    Document,
-    PipelineConfig,
-    Secret,
-    Section,
-    TransportConfig,
-    key_path,
-    kind_of,
-)
+from transforms.address import Address
+from transforms.config import ConfigurationError, Document, PipelineConfig, Section, TransportConfig, key_path, kind_of
 from transforms.names import EVENT_LABEL, SINK_NAME, TableName, event_label
+from transforms.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +27,17 @@ class SinkConfig:
     pipeline: PipelineConfig
     transport: TransportConfig
     name: str
-    dsn: Secret
+    address: Address
     tables: Mapping[str, TableName]
     adopt: bool = False
 
 
 class _SinkSection(Section):
-    later: ClassVar[Mapping[str, object]] = {"allow_plaintext": False}
-
     name: str = Field(pattern=f"^{SINK_NAME.pattern}$", description=f"a name that matches {SINK_NAME.pattern}")
     type: Literal["postgres"] = Field(description='"postgres"')
     dsn: Secret = Field(description="a libpq URI or keyword string")
     adopt: bool = Field(default=False, description="true or false")
+    allow_plaintext: bool = Field(default=False, description="true or false")
     tables: Any = None  # read line by line below
 
 
@@ -63,7 +55,8 @@ def load_sink_config(path: Path, environ: Mapping[str, str], name: str) -> SinkC
     tables = _tables(document, ("sinks", name, "tables"))
     if pipeline is None or transport is None or sink is None or document.problems:
         raise ConfigurationError(document.problems)
-    return SinkConfig(pipeline, transport, name, sink.dsn, MappingProxyType(tables), sink.adopt)
+    address = Address(key_path("sinks", name), sink.dsn, sink.allow_plaintext)
+    return SinkConfig(pipeline, transport, name, address, MappingProxyType(tables), sink.adopt)
 
 
 def _tables(document: Document, path: tuple[str, ...]) -> dict[str, TableName]:

@@ -21,7 +21,7 @@ class DeadCommands:
 
     def __init__(self, config: SinkConfig) -> None:
         self._config = config
-        self._database = Database(config.dsn, f"cdc-sink dead {config.name}")
+        self._database = Database(config.address, f"cdc-sink dead {config.name}")
         self._events = DeadEvents(self._database, config.pipeline.name, config.name)
         self._database.connect()
 
@@ -54,7 +54,7 @@ class DeadCommands:
         What is still parked has no later full state that was applied, since that would have removed it; so applying it
         now brings its row forward. Raises EventUnknown when an earlier event of the same key is parked as well.
         """
-        client = connect(self._config.transport.url.reveal())
+        client = connect(self._config.transport.address)
         control = Control(client, Keys(self._config.pipeline.name), self._config.name)
         try:
             documents = control.documents(self._config.tables)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from transforms.address import is_untrusted
 from transforms.errors import EXIT_UNREACHABLE, StatecastError
 
 
@@ -39,6 +40,15 @@ class AccessDenied(SinkError):
 
     remedy = (
         "Correct the role's password or privileges; `cdc-sink check NAME` prints the SQL that grants what is missing."
+    )
+
+
+class TargetNotTrusted(SinkError):
+    """The replica's database showed no certificate, or one that cannot be trusted."""
+
+    remedy = (
+        "Let the database show a certificate for the host's name, name its authority in the sink's dsn"
+        " (sslrootcert=FILE), or set allow_plaintext = true in [sinks.NAME]."
     )
 
 
@@ -110,6 +120,15 @@ class TransportUnreachable(SinkError):
     retryable = True
     exit_code = EXIT_UNREACHABLE
     remedy = "Start Redis or correct transport.url; the worker goes on by itself once it answers."
+
+
+class TransportNotTrusted(SinkError):
+    """Redis showed no certificate, or one that cannot be trusted."""
+
+    remedy = (
+        "Let Redis show a certificate for the host's name, name its authority in transport.url (?ssl_ca_certs=FILE),"
+        " or set allow_plaintext = true in [transport]."
+    )
 
 
 class TransportRefused(SinkError):
@@ -208,6 +227,8 @@ def target_error(sqlstate: str | None, message: str, refusal: Refusal | None = N
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):
         # libpq gives no code for a refused login, so its text must do.
+        if is_untrusted(text):
+            return TargetNotTrusted(text)
         return AccessDenied(text) if any(part in text for part in _ACCESS_TEXTS) else TargetUnreachable(text)
     if fault is Fault.TRANSIENT:
         return TargetBusy(f"{text} (SQLSTATE {sqlstate})")

@@ -8,6 +8,7 @@ statement runs outside of a transaction.
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, LiteralString, cast
 
@@ -16,7 +17,8 @@ from psycopg import adapt, pq, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from sinks.errors import Fault, Refusal, SinkError, TargetRefused, TargetUnreachable, sort_sqlstate, target_error
-from transforms.config import ConfigurationError, Secret
+from transforms.address import Address
+from transforms.config import ConfigurationError
 from transforms.names import TableName
 
 CONNECT_TIMEOUT_SECONDS = 4
@@ -105,8 +107,8 @@ def _escaped(composable: Part) -> Part:
 class Database:
     """One connection to the replica's database; all methods but `cancel` are for one thread."""
 
-    def __init__(self, dsn: Secret, application_name: str) -> None:
-        self._dsn = dsn
+    def __init__(self, address: Address, application_name: str) -> None:
+        self._address = address
         self._application_name = application_name
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._opening = ""
@@ -114,15 +116,17 @@ class Database:
         self._open = False
 
     def connect(self) -> None:
-        """Connect, unless it is connected. Raises SinkError, ConfigurationError, SecretUnreadable."""
+        """Connect, unless it is connected. Raises SinkError, ConfigurationError, NotEncrypted, SecretUnreadable."""
         if self._connection is not None and not self._connection.closed:
             return
         self._connection = None
-        dsn = self._dsn.reveal()
+        dsn = self._address.reveal()
         try:
-            given = conninfo_to_dict(dsn)
+            given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
         except psycopg.Error:  # its text would quote the DSN
             raise ConfigurationError(["sinks: the dsn is neither a libpq URI nor a keyword string"]) from None
+        environment = {each.keyword.decode(): each.val.decode() for each in pq.Conninfo.get_defaults() if each.val}
+        tls = self._address.postgres_tls(environment | given, ssl.get_default_verify_paths().cafile or "system")
         defaults = {
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "keepalives_idle": 10,
@@ -137,7 +141,7 @@ class Database:
                 prepare_threshold=None,
                 application_name=self._application_name,
                 client_encoding="UTF8",
-                **cast(Any, {name: value for name, value in defaults.items() if name not in given}),
+                **cast(Any, {name: value for name, value in defaults.items() if name not in given} | tls),
             )
         self._connection.adapters.register_dumper(JsonText, JsonTextDumper)
 

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from sinks.batch import Entry
-from sinks.errors import StreamHole, StreamsReplaced, StreamTailLost, TransportRefused, TransportUnreachable
+from sinks.errors import (
+    StreamHole,
+    StreamsReplaced,
+    StreamTailLost,
+    TransportNotTrusted,
+    TransportRefused,
+    TransportUnreachable,
+)
+from transforms.address import Address, is_untrusted
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -30,12 +38,13 @@ _ENTRY_OVERHEAD_BYTES = 160
 _TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS", "OOM")
 
 
-def connect(url: str) -> redis.Redis:
+def connect(address: Address) -> redis.Redis:
     """A client for the transport; it connects when it is first used."""
+    url, tls = address.reveal(), address.redis_tls()
     try:
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         client = redis.Redis.from_url(
-            url, socket_timeout=4, socket_connect_timeout=4, retry=None, **cast(Any, keepalive)
+            url, socket_timeout=4, socket_connect_timeout=4, retry=None, **cast(Any, keepalive | tls)
         )
     except ValueError:  # its message repeats parts of the URL
         raise TransportRefused("transport.url is not a Redis URL") from None
@@ -51,6 +60,8 @@ def translated_errors() -> Iterator[None]:
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         raise TransportRefused(f"Redis refuses: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        if is_untrusted(str(error)):
+            raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
         raise TransportUnreachable(f"Redis does not answer: {error}") from error
     except redis.ResponseError as error:
         kind = TransportUnreachable if str(error).split(" ", 1)[0] in _TRANSIENT else TransportRefused

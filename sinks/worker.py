@@ -60,7 +60,7 @@ class Worker:
         self._stop = stop
         self._once = once
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._database = Database(config.dsn, f"cdc-sink {pipeline}/{sink}")
+        self._database = Database(config.address, f"cdc-sink {pipeline}/{sink}")
         self._checkpoints = Checkpoints(self._database, pipeline, sink, owner)
         self._applying = Applying(config, self._database, self._checkpoints)
         self._opener = Opener(config, self._database, self._checkpoints)
@@ -134,7 +134,7 @@ class Worker:
     def _open(self) -> Session | None:
         self._database.connect()
         if self._transport is None:
-            client = connect(self._config.transport.url.reveal())
+            client = connect(self._config.transport.address)
             keys, sink = Keys(self._config.pipeline.name), self._config.name
             reader = StreamReader(client, keys, sink)
             self._transport = _Transport(Control(client, keys, sink), reader, Feed(reader, sink))

@@ -9,7 +9,9 @@ from cdc.replication import ReplicationConnection
 from tests.benchmarks.bench import PUBLICATION
 from tests.benchmarks.contender import Contender
 from tests.benchmarks.measuring import Measurement, measured
+from transforms.address import Address
 from transforms.position import LSN
+from transforms.secret import Secret
 
 
 class _Reading(Contender):
@@ -47,7 +49,7 @@ class BareLibpq(_Reading):
     name = "bare libpq"
 
     def run(self, end: LSN) -> Measurement:
-        connection = ReplicationConnection(self.bench.source_dsn(), "bench")
+        connection = ReplicationConnection(Address("source", Secret(self.bench.source_dsn())), "bench")
         with measured(self.workload.rows, self.bench.walsender) as result:
             connection.start(self.slot, PUBLICATION)
             reached = 0

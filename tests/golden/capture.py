@@ -17,6 +17,8 @@ from cdc import walsender
 from cdc.demo.servers import PostgresServer
 from cdc.replication import ReplicationConnection
 from tests import golden
+from transforms.address import Address
+from transforms.secret import Secret
 
 VERSIONS = (16, 18)
 KINDS = {
@@ -131,7 +133,7 @@ def capture(dsn: str) -> Iterator[tuple[str, bytes]]:
 
 def _messages(dsn: str) -> Iterator[bytes]:
     """Messages up to the commit of the last step."""
-    connection = ReplicationConnection(dsn, "golden")
+    connection = ReplicationConnection(Address("source", Secret(dsn)), "golden")
     try:
         connection.start("golden", "golden")
         commits = sum(name != OUTSIDE for name, _ in STEPS)

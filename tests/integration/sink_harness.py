@@ -23,11 +23,13 @@ from sinks.bulk import upsert_many
 from sinks.config import SinkConfig
 from sinks.worker import Worker
 from transforms import wire
-from transforms.config import PipelineConfig, Secret, TransportConfig
+from transforms.address import Address
+from transforms.config import PipelineConfig, TransportConfig
 from transforms.keys import Keys
 from transforms.names import TableName
 from transforms.position import LSN
 from transforms.schema import SchemaColumn, SchemaDocument
+from transforms.secret import Secret
 
 DEADLINE_SECONDS = 30.0
 TS = b"1700000000000000"
@@ -135,7 +137,7 @@ class Pipeline:
             PipelineConfig(name=self.name),
             TransportConfig(url=Secret(self.redis_url)),
             sink,
-            Secret(self.target_dsn),
+            Address(f"sinks.{sink}", Secret(self.target_dsn)),
             {label: TableName.parse(table) for label, table in self.tables.items()},
             self.adopt,
         )

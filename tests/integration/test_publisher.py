@@ -16,8 +16,10 @@ from cdc.errors import TransportFull
 from cdc.publisher import Publisher, StreamHole
 from cdc.transport import connect
 from tests.processes import wait_until
+from transforms.address import Address
 from transforms.keys import Keys
 from transforms.position import LSN, Position
+from transforms.secret import Secret
 
 KEYS = Keys("shop")
 STREAM = KEYS.stream("customer", 1)
@@ -44,7 +46,7 @@ def server() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def client(server: ValkeyServer) -> Iterator[redis.Redis]:
-    with connect(server.url()) as made:
+    with connect(Address("transport", Secret(server.url()))) as made:
         yield made
 
 
@@ -122,6 +124,7 @@ def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.
 
 def test_redis_is_reached_over_a_unix_socket_too(server: ValkeyServer) -> None:
     url = f"unix://{server.socket_file}"
-    with connect(url) as of_reader, sinks.stream.connect(url) as of_sink:
+    address = Address("transport", Secret(url))
+    with connect(address) as of_reader, sinks.stream.connect(address) as of_sink:
         assert of_reader.ping()
         assert of_sink.ping()

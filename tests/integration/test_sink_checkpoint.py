@@ -10,15 +10,16 @@ import pytest
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.errors import CheckpointMoved, TargetRefused
 from sinks.postgres import Database
-from transforms.config import Secret
+from transforms.address import Address
 from transforms.position import LSN, START, Position
+from transforms.secret import Secret
 
 NEXT = Position.parse("100-1000000")
 
 
 @pytest.fixture
 def database(target_dsn: str) -> Iterator[Database]:
-    made = Database(Secret(target_dsn), "test")
+    made = Database(Address("sinks.test", Secret(target_dsn)), "test")
     made.connect()
     yield made
     made.close()

@@ -14,8 +14,9 @@ from sinks.ownership import claim
 from sinks.postgres import Database
 from sinks.replica import Replica, examine
 from tests.processes import Pipeline
-from transforms.config import Secret
+from transforms.address import Address
 from transforms.names import TableName
+from transforms.secret import Secret
 
 SCHEMA = "copied"
 
@@ -27,7 +28,7 @@ class Copying:
         self._target = target
         self._pipeline = pipeline
         self._control = Control(pipeline.redis, pipeline.keys)
-        self._database = Database(Secret(target_dsn), "copying")
+        self._database = Database(Address("sinks.test", Secret(target_dsn)), "copying")
         self._replicas: dict[str, Replica] = {}
 
     def close(self) -> None:

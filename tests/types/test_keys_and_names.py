@@ -14,9 +14,11 @@ from cdc.source import ChunkQuery, Source
 from tests import servers
 from tests.types.mirror import Mirror, mirror
 from tests.types.samples import OWN_SAMPLES, OWN_TYPES, SAMPLES, arrays_of
+from transforms.address import Address
 from transforms.column_type import RelationColumn
 from transforms.encoder import compile_encoder
 from transforms.names import TableName
+from transforms.secret import Secret
 
 COMPOSITE_KEYS: Sequence[tuple[str, ...]] = (
     ("numeric", "text", "timestamp with time zone"),
@@ -195,7 +197,7 @@ def test_a_key_may_change_into_an_equal_one_of_another_spelling(
 def read_by_chunks(pipeline: Mirror, keys: Mapping[str, tuple[str, ...]]) -> None:
     """Read each table in one chunk, in chunks of one row, and by the keys that its entries would have."""
     fill(pipeline, keys)
-    with closing(Source(pipeline.pipeline.source_dsn, "test")) as source:
+    with closing(Source(Address("source", Secret(pipeline.pipeline.source_dsn)), "test")) as source:
         tables = source.describe([TableName("public", event) for event in keys])
         for name, table in tables.items():
             key = tuple(column for column in table.columns if column.name != "v")

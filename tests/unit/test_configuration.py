@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from cdc.config import EventConfig, ReaderConfig, SourceConfig, load_reader_config
 from sinks.config import SinkConfig, load_sink_config
-from transforms.config import ConfigurationError, PipelineConfig, Secret, SecretUnreadable, TransportConfig
+from transforms.config import ConfigurationError, PipelineConfig, TransportConfig
 from transforms.errors import EXIT_USAGE
 from transforms.names import TableName
+from transforms.secret import Secret, SecretUnreadable
 
 PASSWORD = "hunter2-planted"
 ENVIRON = {
@@ -127,7 +128,7 @@ def test_a_sink_needs_only_the_pipeline_the_transport_and_its_own_section(sink: 
     others = '[source]\ndsn = "${UNSET}"\n[events.x]\nnonsense = 1\n[sinks.crm]\ndsn = "${UNSET}"\n'
     config = sink(others + WORKER)
     assert (config.pipeline.name, config.name, config.adopt) == ("shop", "billing", False)
-    assert config.dsn.reveal() == ENVIRON["BILLING_DSN"]
+    assert config.address.reveal() == ENVIRON["BILLING_DSN"]
     assert config.transport.url.reveal() == ENVIRON["REDIS_URL"]
     assert config.tables == {"customer.v1": TableName("replica", "customers")}
 
@@ -173,7 +174,6 @@ NAME_RULE = "expected a name that matches [a-z][a-z0-9_]{0,62}, not meta, reques
         ("source", "slot = 'A'", "source.slot: expected a name that matches [a-z0-9_]{1,63}, got other text"),
         ("source", "slot = []", "source.slot: expected a name that matches [a-z0-9_]{1,63}, got a list"),
         ("source", "publish_columns = 'mapped'", "source.publish_columns: not supported yet"),
-        ("source", "allow_plaintext = true", "source.allow_plaintext: not supported yet"),
         (
             "transport",
             "confirm_delay_seconds = -1",
@@ -371,7 +371,6 @@ def test_a_section_that_is_none_is_told_once(reader: ReadReader) -> None:
         ("type = 'mysql'", 'sinks.billing.type: expected "postgres", got other text'),
         ("adopt = 1", "sinks.billing.adopt: expected true or false, got a number"),
         ("adpot = true", 'sinks.billing.adpot: unknown key (did you mean "adopt"?)'),
-        ("allow_plaintext = true", "sinks.billing.allow_plaintext: not supported yet"),
         ("dsn = 5", "sinks.billing.dsn: expected a libpq URI or keyword string, got a number"),
         ("dsn = ''", "sinks.billing.dsn: the value is empty"),
     ],

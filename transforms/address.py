@@ -1,0 +1,103 @@
+"""Where a server is, and what the way there must hold: beyond this machine, TLS with a certificate that was checked.
+
+A password and every row cross that way. TLS that checks nothing (libpq's `require`) stops only who listens, not who
+stands in between. `allow_plaintext = true` in the section leaves the matter to the DSN or URL as it is written.
+Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from transforms.errors import StatecastError
+from transforms.secret import Secret
+
+_VERIFIED: Final = "verify-full"
+_UNTRUSTED_TEXTS = (
+    "certificate verify failed",  # OpenSSL, in both clients
+    "does not match host name",  # libpq
+    "Hostname mismatch",
+    "server does not support SSL",
+    "root certificate file",
+    "wrong version number",  # TLS was begun with a server that speaks none
+    "record layer failure",
+)
+
+
+class NotEncrypted(StatecastError):
+    """A DSN or URL asks for a connection that others can read or answer."""
+
+    remedy = "Ask for TLS that checks the server's certificate, or set allow_plaintext = true in the section."
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A DSN or URL, with the section of the configuration that it stands in."""
+
+    section: str
+    """As TOML writes it: `source`, `transport`, `sinks.billing`."""
+    secret: Secret
+    allow_plaintext: bool = False
+
+    def reveal(self) -> str:
+        """The DSN or URL itself. Raises SecretUnreadable."""
+        return self.secret.reveal()
+
+    def postgres_tls(self, parameters: Mapping[str, str], authorities: str) -> dict[str, str]:
+        """The libpq parameters to add to those of the DSN, libpq's defaults included. Raises NotEncrypted.
+
+        `authorities`: the file with the certificates that this machine trusts. It is for servers with a certificate of
+        a public authority; who has one of their own names it in the DSN (`sslrootcert`) or puts it where libpq looks.
+        """
+        if self.allow_plaintext or _is_postgres_local(parameters):
+            return {}
+        mode = parameters.get("sslmode") or "prefer"  # libpq's own default: encrypted if the server happens to offer it
+        if mode not in ("prefer", _VERIFIED):
+            raise NotEncrypted(
+                f"{self.section}: sslmode={mode} does not make sure that it is the database that answers",
+                remedy=f"Write sslmode={_VERIFIED} (with sslrootcert=FILE for an authority of your own),"
+                f" or set allow_plaintext = true in [{self.section}].",
+            )
+        return {"sslmode": _VERIFIED} | ({} if parameters.get("sslrootcert") else {"sslrootcert": authorities})
+
+    def redis_tls(self) -> dict[str, object]:
+        """The options to add to those of the URL. Raises NotEncrypted."""
+        url = urlsplit(self.reveal())
+        if self.allow_plaintext or url.scheme == "unix" or is_local(url.hostname or "localhost"):
+            return {}
+        remedy = f"Write rediss:// (TLS), or set allow_plaintext = true in [{self.section}]."
+        if url.scheme != "rediss":
+            raise NotEncrypted(f"{self.section}: redis:// sends passwords and rows in the clear", remedy=remedy)
+        options = {name: values[-1].lower() for name, values in parse_qs(url.query).items()}
+        unchecked = options.get("ssl_cert_reqs", "required") not in ("required", "cert_required", "2")
+        if unchecked or options.get("ssl_check_hostname", "true") in ("false", "0", "no", "f", "n"):
+            raise NotEncrypted(
+                f"{self.section}: the URL's options leave the certificate unchecked",
+                remedy="Take ssl_cert_reqs and ssl_check_hostname out of the URL (ssl_ca_certs=FILE names an authority"
+                f" of your own), or set allow_plaintext = true in [{self.section}].",
+            )
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+
+
+def is_untrusted(text: str) -> bool:
+    """Whether a client library's message says that TLS failed for want of a certificate that can be trusted."""
+    return any(part in text for part in _UNTRUSTED_TEXTS)
+
+
+def is_local(host: str) -> bool:
+    """Whether a host's name or address is that of this machine's loopback."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _is_postgres_local(parameters: Mapping[str, str]) -> bool:
+    if parameters.get("service"):
+        return False  # its file may name any host
+    hosts = parameters.get("hostaddr") or parameters.get("host") or ""
+    return all(not host or host[0] in "/@" or is_local(host) for host in hosts.split(","))
