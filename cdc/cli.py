@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("--wait", action="store_true", help="until all of it is published")
     status = add("status", _status, "where everything stands")
     status.add_argument("--json", action="store_true")
+    status.add_argument("--watch", action="store_true", help="again and again, until it is interrupted")
     check = add("check", _check, "test every precondition")
     check.add_argument("--json", action="store_true")
     drop = add("drop", _drop, "remove slot, publication and the pipeline's keys")
@@ -84,13 +85,23 @@ def _snapshot(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from cdc.status import collect, lines
+    from cdc.status import collect
+    from cdc.status_view import show, watch
 
-    status = collect(_config(options))
+    config = _config(options)
+    if options.watch:
+        if options.json:
+            print("error: --watch is for people: it does not go with --json", file=sys.stderr)
+            return EXIT_USAGE
+        stop = threading.Event()
+        stop_on_signals(stop, late_exit_code=None)
+        watch(lambda: collect(config), stop)
+        return EXIT_DONE
+    status = collect(config)
     if options.json:
         print(json.dumps(status, indent=2))
     else:
-        print("\n".join(lines(status)))
+        show(status)
     return EXIT_DONE if status["complete"] else EXIT_DIFFERENCE
 
 

@@ -1,0 +1,148 @@
+"""The status for people: what is wrong and what to do about it first, then where everything stands."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cdc.diagnosis import is_alive
+from cdc.wording import ago, size
+
+PAUSE_SECONDS = 1.0
+_STYLES = {"error": "bold red", "warning": "bold yellow"}
+
+
+def show(status: Mapping[str, Any]) -> None:
+    """Print it."""
+    Console(highlight=False).print(view(status))
+
+
+def watch(collect: Callable[[], Mapping[str, Any]], stop: threading.Event) -> None:
+    """Show it live, about each second, until `stop` is set."""
+    with Live(Text("..."), console=Console(highlight=False), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        while not stop.is_set():
+            live.update(view(collect()), refresh=True)
+            stop.wait(PAUSE_SECONDS)
+
+
+def view(status: Mapping[str, Any]) -> RenderableType:
+    """The whole of it, as wide as the terminal."""
+    parts: list[RenderableType] = [_headline(status)]
+    if status["problems"]:
+        parts.append(_problems(status["problems"], status["at"]))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    last = ""
+    for name, text in _lines(status):
+        table.add_row(Text(name if name != last else "", style="bold"), text)
+        last = name
+    return Group(*parts, Padding(table, (1, 0, 0, 0)))
+
+
+def _headline(status: Mapping[str, Any]) -> Text:
+    name = f"pipeline {status['pipeline']}: "
+    counts = {kind: sum(each["severity"] == kind for each in status["problems"]) for kind in ("error", "warning")}
+    if not status["problems"]:
+        return Text.assemble((name + "all is well", "bold green"))
+    told = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count]
+    return Text(name + ", ".join(told), style=_STYLES["error" if counts["error"] else "warning"])
+
+
+def _problems(problems: Sequence[Mapping[str, Any]], now: float) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for problem in problems:
+        since = problem["since"]
+        when = "" if since is None else f", since {_clock(since)} ({ago(now - since)})"
+        what = Text.assemble((f"{problem['part']} ", "bold"), problem["what"], when)
+        table.add_row(Text(problem["severity"], style=_STYLES[problem["severity"]]), what)
+        if problem["remedy"]:
+            table.add_row("", Text(f"-> {problem['remedy']}", style="cyan"))
+    return table
+
+
+def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from (("source", line) for line in _source(status["source"]))
+    if not status["transport"]["reachable"]:
+        return
+    yield from (("reader", line) for line in _reader(status["reader"], status["at"]))
+    for run in status["snapshots"]:
+        only = f" for {run['to']}" if run["to"] else ""
+        yield "snapshot", f"{run['event']}{only}: {run['state']}, {run['rows']:,} rows, {run['share']:.0%}"
+    for stream in status["streams"]:
+        yield (
+            "stream",
+            f"{stream['key']}: {stream['entries']:,} entries, {size(stream['bytes'])}, up to {stream['last_id']}",
+        )
+        if stream["held_by"]:
+            yield "stream", f"  not read to its end by {', '.join(stream['held_by'])}"
+    for sink in status["sinks"]:
+        yield from (("sink", line) for line in _sink(sink, status["at"]))
+
+
+def _source(source: Mapping[str, Any]) -> Iterator[str]:
+    if not source["reachable"]:
+        yield "does not answer"
+        return
+    slot = source["slot"]
+    if slot is None:
+        yield "answers; there is no slot"
+        return
+    reader = f"read by PID {slot['active_pid']}" if slot["active_pid"] else "read by nobody"
+    yield f"slot {slot['name']}, confirmed to {slot['confirmed']}, {reader}"
+    if slot["wal_status"] == "lost":
+        yield "lost: it holds nothing any more"
+        return
+    if slot["limit_bytes"] is None:
+        yield f"holds {size(slot['retained_bytes'])} of WAL, and nothing limits it (max_slot_wal_keep_size)"
+        return
+    yield f"holds {size(slot['retained_bytes'])} of at most {size(slot['limit_bytes'])} of WAL ({slot['wal_status']})"
+    rate = f"{size(slot['wal_bytes_per_second'] or 0)}/s"
+    if slot["seconds_left"] is not None:
+        standing = "" if slot["active_pid"] is None else "if it stood still: "
+        yield f"{standing}lost in {ago(slot['seconds_left'])} at the present {rate}"
+
+
+def _reader(reader: Mapping[str, Any] | None, now: float) -> Iterator[str]:
+    if reader is None:
+        yield "has never run"
+        return
+    yield _state(reader, now)
+    yield f"published to {reader['published']}{_behind(reader)}"
+
+
+def _sink(sink: Mapping[str, Any], now: float) -> Iterator[str]:
+    dead = f", {sink['dead']:,} parked" if sink.get("dead") else ""
+    yield f"{sink['name']}: {_state(sink, now)}{dead}"
+    yield f"  applied to {sink.get('applied_lsn') or 'nothing yet'}{_behind(sink)}"
+
+
+def _behind(part: Mapping[str, Any]) -> str:
+    if part.get("lag_bytes") is None:
+        return ""
+    if part["lag_bytes"] == 0:
+        return ", up to date"
+    seconds = "" if part.get("lag_seconds") is None else f" and {part['lag_seconds']:,.1f} s"
+    return f", {size(part['lag_bytes'])}{seconds} behind"
+
+
+def _state(part: Mapping[str, Any], now: float) -> str:
+    state = f"{part['state']}, since {_clock(part['since'])} ({ago(now - part['since'])})"
+    if part["state"] == "stopped" or is_alive(part, now):
+        return state
+    return f"{state}, silent for {ago(now - part.get('alive_at', 0.0))}"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%b %d %H:%M:%S", time.localtime(at))

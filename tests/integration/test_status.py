@@ -1,0 +1,115 @@
+"""`cdc status` against real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests import servers
+from tests.processes import Pipeline, closing, wait_until
+
+EVENTS = """
+[events.customer]
+table = "customers"
+columns = ["id", "name"]
+"""
+
+
+@contextmanager
+def a_shop(source_dsn: str, redis_url: str, name: str, directory: Path) -> Iterator[Pipeline]:
+    """A pipeline that has run once."""
+    with psycopg.connect(source_dsn) as connection:
+        connection.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+    with closing(Pipeline(name, source_dsn, redis_url, directory, EVENTS)) as shop:
+        shop.run("cdc.cli", "run", "--once")
+        yield shop
+
+
+@contextmanager
+def steady_writes(dsn: str, bytes_per_second: int) -> Iterator[None]:
+    """Something that writes to the log all the time."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not stop.wait(0.05):
+                connection.execute(
+                    "SELECT pg_logical_emit_message(false, 'load', repeat('x', %s))", (bytes_per_second // 20,)
+                )
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def limit_wal(dsn: str) -> None:
+    settings = {"max_slot_wal_keep_size": "32MB", "max_wal_size": "64MB", "min_wal_size": "32MB"}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name, value in settings.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def safe_bytes(dsn: str) -> int:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute("SELECT coalesce(safe_wal_size, 0) FROM pg_replication_slots").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_time_that_a_slot_has_left_is_true_within_a_fifth(
+    redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with servers.postgres_server() as server, servers.database(server, "source") as dsn:
+        limit_wal(dsn)
+        with a_shop(dsn, redis_url, pipeline_name, tmp_path) as shop, steady_writes(dsn, 3_000_000):
+            slot = json.loads(shop.run("cdc.cli", "status", "--json"))["source"]["slot"]
+            asked = time.monotonic()
+            assert 4 < slot["seconds_left"] < 30
+            wait_until("nothing to be left", lambda: safe_bytes(dsn) <= 0, 60)
+            truth = time.monotonic() - asked
+    assert slot["seconds_left"] == pytest.approx(truth, rel=0.2)
+
+
+def test_watch_shows_it_live_until_it_is_interrupted(
+    source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with a_shop(source_dsn, redis_url, pipeline_name, tmp_path) as shop:
+        screen, terminal = pty.openpty()
+        command = [sys.executable, "-m", "cdc.cli", "-c", str(shop.path), "status", "--watch"]
+        environment = os.environ | shop.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
+        watching = subprocess.Popen(command, stdout=terminal, env=environment)
+        os.close(terminal)
+        shown = b""
+        while shown.count(b"was stopped") < 2:
+            shown += os.read(screen, 65536)
+        watching.send_signal(signal.SIGINT)
+        try:
+            while os.read(screen, 65536):
+                continue
+        except OSError:  # the other end is closed
+            pass
+        assert watching.wait(10) == 0
+        os.close(screen)
+    assert f"slot cdc_{pipeline_name}".encode() in shown
+
+
+def test_watch_does_not_go_with_json(source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path) -> None:
+    with a_shop(source_dsn, redis_url, pipeline_name, tmp_path) as shop:
+        assert "does not go with --json" in shop.run("cdc.cli", "status", "--watch", "--json", expect=2)

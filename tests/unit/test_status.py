@@ -1,0 +1,127 @@
+"""The status as people meet it at night: what is wrong first, since when, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cdc.diagnosis import problems
+from cdc.status import seconds_left
+from cdc.status_view import view
+
+NOW = 1_790_000_000.0
+SLOT = {
+    "name": "cdc_shop",
+    "confirmed": "0/1C52C10",
+    "retained_bytes": 24_000_000,
+    "limit_bytes": 64_000_000,
+    "seconds_left": 86_400.0 * 3,
+    "wal_bytes_per_second": 154.0,
+    "wal_status": "reserved",
+    "active_pid": 4855,
+}
+READER = {
+    "state": "streaming",
+    "since": NOW - 60,
+    "alive_at": NOW - 1,
+    "reason": None,
+    "remedy": None,
+    "published": "0/1C52DF0",
+    "lag_bytes": 0,
+    "lag_seconds": 0.0,
+}
+SINK = READER | {"name": "billing", "applied_lsn": "0/1C52DF0", "dead": 0}
+STREAM = {"key": "shop:customer", "entries": 5002, "bytes": 472_000, "last_id": "29115376-1000000", "held_by": []}
+RUN = {"event": "customer.v1", "to": None, "state": "done", "rows": 5000, "share": 1.0}
+
+
+def status(
+    *, slot: Any = None, reader: Any = None, sink: Any = None, source: Any = None, transport: Any = None
+) -> dict[str, Any]:
+    """A status in which all is well, but for what is given."""
+    found: dict[str, Any] = {
+        "pipeline": "shop",
+        "at": NOW,
+        "source": {"reachable": True, "slot": SLOT | (slot or {}), **(source or {})},
+        "transport": {"reachable": True, **(transport or {})},
+        "reader": READER | (reader or {}),
+        "streams": [STREAM],
+        "sinks": [SINK | (sink or {})],
+        "snapshots": [RUN],
+    }
+    return found | {"problems": [problem.to_dict() for problem in problems(found)]}
+
+
+def told(found: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(view(found))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def test_when_all_is_well_the_first_line_says_so() -> None:
+    text = told(status())
+    assert text.splitlines()[0] == "pipeline shop: all is well"
+    assert "if it stood still: lost in 3 d 0 h at the present 154 B/s" in text
+    assert text.count("up to date") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "part", "what"),
+    [
+        ({"slot": {"active_pid": None, "seconds_left": 480.0}}, "error", "slot", "it is lost in 8 min 0 s"),
+        ({"slot": {"active_pid": None, "seconds_left": 1e6}}, "warning", "slot", "read by nobody"),
+        ({"slot": {"active_pid": None, "seconds_left": None}}, "warning", "slot", "read by nobody"),
+        ({"slot": {"active_pid": None, "wal_status": "unreserved"}}, "error", "slot", "read by nobody"),
+        ({"slot": {"wal_status": "lost"}}, "error", "slot", "cdc_shop is lost"),
+        ({"source": {"slot": None}}, "error", "slot", "does not exist any more"),
+        ({"source": {"reachable": False, "reason": "refused", "remedy": "r"}}, "error", "source", "refused"),
+        ({"transport": {"reachable": False, "reason": "loading", "remedy": "r"}}, "error", "transport", "loading"),
+        ({"reader": {"state": "stopped", "reason": "a hole", "remedy": "r"}}, "error", "reader", "stopped: a hole"),
+        ({"reader": {"state": "stopped"}}, "warning", "reader", "was stopped"),
+        ({"reader": {"alive_at": NOW - 11}}, "error", "reader", "no sign of life, last streaming"),
+        ({"reader": {"state": "reconnecting", "reason": "x", "remedy": "r"}}, "warning", "reader", "reconnecting: x"),
+        ({"sink": {"state": "stopped", "reason": "misfit", "remedy": "r"}}, "error", "sink billing", "misfit"),
+        ({"sink": {"dead": 1}}, "warning", "sink billing", "1 event is parked"),
+        ({"sink": {"dead": 1200}}, "warning", "sink billing", "1,200 events are parked"),
+        ({"sink": {"lag_seconds": 125.0, "lag_bytes": 9}}, "warning", "sink billing", "2 min 5 s behind"),
+    ],
+)
+def test_each_thing_that_is_wrong_is_told_once_with_what_to_do(
+    change: dict[str, Any], severity: str, part: str, what: str
+) -> None:
+    found = status(**change)
+    (problem,) = found["problems"]
+    assert (problem["severity"], problem["part"]) == (severity, part)
+    assert what in problem["what"]
+    assert problem["remedy"]
+    assert f"-> {problem['remedy'][:20]}" in told(found)
+
+
+def test_errors_come_before_warnings() -> None:
+    found = status(reader={"state": "stopped"}, sink={"state": "stopped", "reason": "misfit", "remedy": "r"})
+    assert told(found).splitlines()[0] == "pipeline shop: 1 error, 1 warning"
+    assert [problem["severity"] for problem in found["problems"]] == ["error", "warning"]
+
+
+def test_a_reason_of_the_past_is_no_problem_of_a_reader_at_work() -> None:
+    assert status(reader={"reason": "it was unreachable", "remedy": "r"})["problems"] == []
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_cut(width: int) -> None:
+    reason = "the slot is lost: " + "Postgres removed WAL that it still needed, " * 4
+    text = told(status(reader={"state": "stopped", "reason": reason, "remedy": reason}), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert " ".join(text.split()).count("Postgres removed WAL that it still needed") == 8
+
+
+@pytest.mark.parametrize(
+    ("safe", "rate", "expected"), [(None, 5.0, None), (100, 0.0, None), (100, 4.0, 25.0), (-5, 1.0, 0.0)]
+)
+def test_the_time_left_is_what_may_still_be_written_at_the_present_rate(
+    safe: int | None, rate: float, expected: float | None
+) -> None:
+    assert seconds_left(safe, rate) == expected
