@@ -76,6 +76,10 @@ class ServerFacts:
     eviction: str
     append_only: bool | None
     """None: the server does not tell."""
+    role: str
+    used_memory: int
+    max_memory: int
+    """0: no limit."""
 
     @property
     def too_old(self) -> bool:
@@ -284,6 +288,9 @@ class Control:
             str(valkey or info["redis_version"]),
             str(info.get("maxmemory_policy", "")),
             None if append_only is None else bool(int(append_only)),
+            str(info.get("role", "master")),
+            int(info.get("used_memory", 0)),
+            int(info.get("maxmemory", 0)),
         )
 
     def drop(self) -> int:

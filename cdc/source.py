@@ -5,10 +5,11 @@ Nothing here holds a transaction open for longer than one chunk's read. Statemen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -121,6 +122,16 @@ class Source:
         with translated_errors():
             self._conn.cancel_safe(timeout=2)
 
+    def query(self, statement: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a statement that only reads."""
+        with translated_errors():
+            return self._conn.execute(statement.encode(), parameters).fetchall()
+
+    @property
+    def backend_pid(self) -> int:
+        """The server process' id, as libpq was told it."""
+        return self._conn.info.backend_pid
+
     # --- catalog -----------------------------------------------------------------------------------------------------
 
     def setting(self, name: str) -> str:
@@ -137,16 +148,6 @@ class Source:
     def server_version(self) -> int:
         """The server's version, like 180006."""
         return self._conn.info.server_version
-
-    def may_replicate(self) -> bool:
-        """Whether the role may start replication, by attribute or by a managed service's role."""
-        with translated_errors():
-            row = self._conn.execute(
-                "SELECT bool_or(rolreplication OR rolsuper OR rolname = 'rds_replication') FROM pg_roles"
-                " WHERE rolname = current_user"
-                " OR (rolname = 'rds_replication' AND pg_has_role(current_user, oid, 'USAGE'))"
-            ).fetchone()
-        return bool(row and row[0])
 
     def describe(self, names: Sequence[TableName]) -> dict[TableName, Table]:
         """What the catalog says of tables; those that are not there are left out."""

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from transforms.logs import log_formatter
 
 STOP_SECONDS = 4.5
 """How long an orderly end may take before the process ends as it is. That is safe: a killed one loses nothing."""
+
+_COLOURS = {"ok": "32", "warning": "33", "error": "1;31"}  # green, yellow, bold red
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +83,18 @@ def _tune_interpreter() -> None:
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
     """Print what `check` found; returns its exit code."""
+    counts = {verdict: sum(each.verdict == verdict for each in findings) for verdict in ("error", "warning")}
     if as_json:
         print(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:
-        print("\n".join(line for finding in findings for line in finding.lines()))
-    return EXIT_DIFFERENCE if any(finding.verdict == "error" for finding in findings) else EXIT_DONE
+        terminal = sys.stdout.isatty()
+        for finding in findings:
+            first, *rest = finding.lines(shutil.get_terminal_size().columns if terminal else None)
+            verdict = f"\x1b[{_COLOURS[finding.verdict]}m{finding.verdict}\x1b[0m" if terminal else finding.verdict
+            print("\n".join([verdict + first.removeprefix(finding.verdict), *rest]))
+        told = [f"{count} {verdict}{'s' if count > 1 else ''}" for verdict, count in counts.items() if count]
+        print(", ".join(told) or "everything is ready")
+    return EXIT_DIFFERENCE if counts["error"] else EXIT_DONE
 
 
 def may_go_on(question: str, *, yes: bool) -> bool:

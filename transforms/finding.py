@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal, TypedDict
+
+_MARGIN: Final = 9
+
+
+class _Wrapping(TypedDict):
+    break_long_words: bool
+    break_on_hyphens: bool
+
+
+_AS_IT_IS: Final[_Wrapping] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +26,11 @@ class Finding:
     what: str
     remedy: str | None = None
 
-    def lines(self) -> list[str]:
-        """For people: a line, and what mends it indented below."""
-        remedy = [f"         {line}" for line in (self.remedy or "").splitlines()]
-        return [f"{self.verdict:<8} {self.thing}: {self.what}", *remedy]
+    def lines(self, width: int | None = None) -> list[str]:
+        """For people: what it is, wrapped to `width`, and what mends it indented below, in one piece to be copied."""
+        what = f"{self.verdict:<{_MARGIN}}{self.thing}: {self.what}"
+        wrapped = [what] if width is None else textwrap.wrap(what, width, subsequent_indent=" " * _MARGIN, **_AS_IT_IS)
+        return wrapped + [" " * _MARGIN + line for line in (self.remedy or "").splitlines()]
 
     def to_dict(self) -> dict[str, str | None]:
         """For JSON."""

@@ -5,10 +5,11 @@ The shape of a row tells for each column whether it holds a value (`t`), NULL (`
 value which needs a closer look (NaN, a year before Christ, a JSON null): the explicit encoder takes those. A walk over
 the columns in Python, compiled to straight-line code, takes up to twice the time.
 
-Why it is exact. Most types' text cannot hold the letters `t`, `n` and `u`, so in a tuple such a value ends where the
-next column begins. Text may hold any byte but NUL, and the length of the value behind it begins with one (64 kB and
-more are left to the explicit encoder): so text ends one byte before the next NUL. Only where a NULL follows some text
-it is not certain whether an `n` belongs to the text; there the lengths are compared.
+Why it is exact. In a tuple, each value has a head: `t`, and a length that begins with two NULs (values of 64 kB and
+more are left to the explicit encoder). Most types' text cannot hold the letters `t`, `n` and `u`, so that it ends where
+the next column begins. Other text may hold any byte but NUL: with the `n` of NULLs and the `t` of a head behind it, it
+ends before the next NUL. If all columns behind it have values, the number of heads tells that no `n` was among them.
+Otherwise a text could swallow the `n` of a NULL, and a later one lose its last letter: there, the lengths are compared.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
 
     def suits(self, shape: bytes) -> bool:
         """Whether rows of this shape need no closer look: the key is there, and all that is wanted was sent."""
-        if len(shape) != len(self.relation) or not _KINDS.issuperset(shape):
+        if len(shape) != len(self.relation) or not _KINDS.issuperset(shape) or VALUE not in shape:
             return False
         kinds = {column.name: kind for column, kind in zip(self.relation, shape, strict=True)}
         return all(kinds[name] == VALUE for name in self.key) and all(kinds[name] != UNCHANGED for name in self.columns)
@@ -109,8 +110,8 @@ _FORMS = {
     Form.NUMBER: _Form(rb"([0-9-]++)"),
     Form.FLOAT: _Form(rb"([0-9.e+-]++)"),
     Form.BOOLEAN: _Form(rb"([tf])", convert=" {v} = BOOLEAN[{v}]"),
-    Form.TIMESTAMP: _Form(rb"(.{10}) ([0-9:.]++)", b'"%bT%b"'),
-    Form.TIMESTAMPTZ: _Form(rb"(.{10}) ([0-9:.]++)\+00", b'"%bT%bZ"'),
+    Form.TIMESTAMP: _Form(rb"([0-9-]{10}) ([0-9:.]++)", b'"%bT%b"'),
+    Form.TIMESTAMPTZ: _Form(rb"([0-9-]{10}) ([0-9:.]++)\+00", b'"%bT%bZ"'),
     # `N` stands before the new tuple of an update.
     Form.PLAIN: _Form(rb"([^\0\t\nNntu\\]*+)", b'"%b"'),
     Form.BYTEA: _Form(_ANY, b'"\\%b"'),
@@ -122,16 +123,14 @@ _FORMS = {
     Form.JSONB: _Form(_ANY, convert=" if {v} == b'null': return None\n" + _IS_UTF8),
     Form.TEXT: _Form(_ANY, convert=" {v} = b'\"%b\"' % {v} if {v}.isalnum() else dumps(str({v}, 'utf8'))"),
 }
-_UUID_OID, _UUID = 2950, _Form(rb"(.{36})", b'"%b"')  # half the time of looking at each letter
+_UUID_OID = 2950
 _ARRAY = _Form(_ANY, convert=" {v} = array_{v}({v})")
 _TEXT_OF_MANY = _Form(_ANY, b'"%b"')
 _MANY = 3  # from so many texts in a row on, they are escaped all in one go
 
 
 def _form(type_: ColumnType) -> _Form:
-    if type_.element_oid:
-        return _ARRAY
-    return _UUID if type_.base_oid == _UUID_OID else _FORMS[type_.form]
+    return _ARRAY if type_.element_oid else _FORMS[type_.form]
 
 
 class _Field(NamedTuple):
@@ -224,7 +223,7 @@ def row_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
 def key_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[KeyResult]:
     """For a tuple of a regular shape, behind which the data end or a new tuple (`N`) begins."""
     of = _Shape(plan, shape)
-    pattern, groups, checks = _tuple_pattern(of)
+    pattern, groups, checks = _tuple_pattern(of, all_texts=True)
     return of.function(re.compile(pattern + rb"(?=N|\Z)", re.DOTALL).match, groups, checks, "match.end()")
 
 
@@ -240,29 +239,27 @@ def line_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
             backslashes += 1
             continue
         form = _form(column.type)
-        text = rb"([^\t]*+)" if place < len(shape) - 1 else rb"([^\n]*+)"
+        value = rb"([^\t]*+)" if place < len(shape) - 1 else rb"([^\n]*+)"
         if form is _FORMS[Form.BYTEA]:
-            text = rb"\\" + text
+            value = rb"\\(?=\\)" + value
             backslashes += 2
+        elif form.pattern and form is not _FORMS[Form.PLAIN]:
+            value = form.pattern
         field = of.fields.get(column.name)
         groups += field.variables if field else ()
-        parts.append(form.pattern or text if field else _without_groups(form.pattern or text))
+        parts.append(value if field else _without_groups(value))
     find = re.compile(b"\t".join(parts) + b"\n", re.DOTALL).fullmatch
     checks = [f" if data.count(BACKSLASH) != {backslashes}: return None"]
     return of.function(find, groups, checks, f"STATE % {of.arguments(of.columns)}")
 
 
-def _tuple_pattern(of: _Shape) -> tuple[bytes, list[str], list[str]]:
+def _tuple_pattern(of: _Shape, *, all_texts: bool = False) -> tuple[bytes, list[str], list[str]]:
     """The pattern, the names of its groups, and code that compares lengths where that decides.
 
     That of the last value always is compared, so that data which are cut short are seen.
     """
     last = of.shape.rindex(VALUE)
-    is_text = [not _form(column.type).pattern for column in of.relation]
-    is_certain = not any(
-        text and kind == VALUE and after != VALUE
-        for text, kind, after in zip(is_text, of.shape, of.shape[1:] + b"t", strict=True)
-    )
+    uncertain = len(of.shape) if all_texts else max(of.shape.rfind(NULL), of.shape.rfind(UNCHANGED))
     parts = [b"".join(re.escape(bytes([byte])) for byte in struct.pack("!H", len(of.relation)))]
     groups: list[str] = []
     checks: list[str] = []
@@ -271,10 +268,14 @@ def _tuple_pattern(of: _Shape) -> tuple[bytes, list[str], list[str]]:
             parts.append(bytes([kind]))
             continue
         field = of.fields.get(column.name)
+        is_text = not _form(column.type).pattern
         value = _form(column.type).pattern or rb"([^\0]*)"
         if not field:
             value = _without_groups(value)
-        if place == last or (is_text[place] and not is_certain):
+        if column.type.base_oid == _UUID_OID and place != last:  # faster than to look at each letter
+            groups += field.variables if field else ()
+            parts.append(rb"t\0\0\0\x24" + (b"(.{36})" if field else b".{36}"))  # 0x24 is its length
+        elif place == last or (is_text and place < uncertain):
             groups.append(f"size{place}")
             first = len(groups)
             parts.append(rb"t\0\0(..)" + value)

@@ -19,7 +19,11 @@ from transforms.tuple_data import UNCHANGED, Value
 
 BOOLEAN, NUMERIC, UUID, DOUBLE, TIMESTAMP, TIMESTAMPTZ, BYTEA, JSONB = 16, 1700, 2950, 701, 1114, 1184, 17, 3802
 # Much of it could be mistaken for what stands between values.
-text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6) | st.text("tnuN\1\\")
+text = (
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+    | st.text("tnuN\1\\")
+    | st.builds(str.__add__, st.sampled_from(["7", "2000-01-01", "1.5", "Berli", ""]), st.text("nu", max_size=3))
+)
 documents = st.recursive(st.none() | st.integers() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner))
 Sent = tuple[bytes, Any]
 """A value as Postgres writes it, and as JSON readers shall see it."""
@@ -122,6 +126,43 @@ def test_what_was_met_before_never_changes_how_a_row_is_encoded(case: Case) -> N
         if UNCHANGED not in sent:
             line = copy_line(sent)
             assert Row(*learned.line(line)) == explicit.line(line) == explicit.row(data, 0, 0)
+
+
+def test_a_short_value_and_an_n_behind_a_text_are_no_null() -> None:
+    relation = [column("name"), column("born", 1082), column("city"), column("id", INTEGER)]
+    learned = compile_encoder(relation, ["name", "born", "city"], ["name", "id"], seen_before=0)
+    for row in ([b"Al", b"2000-01-01", None, b"1"], [b"Al", None, b"Berlin", b"5"]):
+        data = builders.tuple_data(*row)
+        state = {"name": "Al", "born": None if row[1] is None else "2000-01-01", "city": row[2] and row[2].decode()}
+        assert json.loads(learned.row(data, 0, 0)[1]) == state
+        assert json.loads(learned.key(data, 0)[0])["name"] == "Al"
+
+
+@pytest.mark.parametrize(
+    ("types", "full", "row"),
+    [
+        # what stands behind the old tuple would make up a value of 36 bytes, or a count of columns without a NUL
+        ((TEXT, UUID, TEXT, INTEGER), [b"a", b"0" * 36, b"b", b"1"], [b"customer-1", None, b"some text..", b"1"]),
+        ((TEXT,) * 258, [b"1"] * 258, [b"1"] + [None] * 257),
+    ],
+)
+def test_a_key_never_runs_into_the_new_tuple(types: tuple[int, ...], full: list[bytes], row: list[Value]) -> None:
+    relation = [column(f"c{place}", oid) for place, oid in enumerate(types)]
+    learned = compile_encoder(relation, [], ["c0"], seen_before=0)
+    known = builders.tuple_data(*full)
+    assert learned.key(known + b"N" + known, 0)[1] == len(known)
+    old = builders.tuple_data(*row)
+    for new in ([b"customer-1", None, b"other", b"1"], [b"1", None, *[b"1"] * 256]):
+        key, end = learned.key(old + b"N" + builders.tuple_data(*new), 0)
+        assert (json.loads(key), end) == ({"c0": row[0].decode()}, len(old))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("line", [b"5\t\\N\t\\N\n", b"5\t\\N\ta\\nb\n", b"5\t\\N\t\\\\N\n"])
+def test_a_null_is_no_bytea(line: bytes) -> None:
+    relation = [column("id", INTEGER), column("b", BYTEA), column("t")]
+    learned, explicit = (compile_encoder(relation, ["b", "t"], ["id"], seen_before=count) for count in (0, 1000))
+    learned.line(b"1\t\\\\x00\tx\n")
+    assert Row(*learned.line(line)) == explicit.line(line)
 
 
 @given(st.lists(st.lists(st.none() | st.text("tnu", max_size=4), min_size=4, max_size=4), min_size=2, max_size=4))

@@ -1,0 +1,78 @@
+"""What `cdc check` says of Redis: whether it keeps what it is given, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from cdc.control import ServerFacts
+from cdc.wording import size
+from transforms.config import TransportConfig
+from transforms.finding import Finding
+
+_NEARLY_FULL = 0.75
+
+
+def transport_findings(facts: ServerFacts, config: TransportConfig) -> Iterator[Finding]:
+    """All that can be said."""
+    if facts.too_old:
+        yield Finding(
+            "error", "transport", f"{facts.product} {facts.version} is too old", "Redis 7.0 or Valkey 7.2 is needed."
+        )
+    else:
+        yield Finding("ok", "transport", f"{facts.product} {facts.version} answers")
+    if facts.role != "master":
+        yield Finding(
+            "error",
+            "transport",
+            f"this server is a {facts.role}: it takes no writes",
+            "Name the primary in transport.url.",
+        )
+    yield from _eviction(facts)
+    yield from _memory(facts)
+    yield from _persistence(facts, config)
+
+
+def _eviction(facts: ServerFacts) -> Iterator[Finding]:
+    if facts.eviction.startswith(("allkeys", "volatile")):
+        verdict: Literal["error", "warning"] = "error" if facts.eviction.startswith("allkeys") else "warning"
+        yield Finding(
+            verdict, "maxmemory-policy", f"{facts.eviction}: Redis may remove whole streams when memory is short",
+            "CONFIG SET maxmemory-policy noeviction",
+        )  # fmt: skip
+    elif facts.eviction:
+        yield Finding("ok", "maxmemory-policy", facts.eviction)
+
+
+def _memory(facts: ServerFacts) -> Iterator[Finding]:
+    if not facts.max_memory:
+        yield Finding("ok", "memory", f"{size(facts.used_memory)} in use, no maxmemory")
+        return
+    told = f"{size(facts.used_memory)} of maxmemory {size(facts.max_memory)} in use"
+    if facts.used_memory > _NEARLY_FULL * facts.max_memory:
+        yield Finding(
+            "warning", "memory", f"{told}: when it is full, nothing is published and the slot holds the WAL",
+            f"CONFIG SET maxmemory {2 * facts.max_memory}",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "memory", told)
+
+
+def _persistence(facts: ServerFacts, config: TransportConfig) -> Iterator[Finding]:
+    """What the durability `memory` can lose: an event counts as safe some time after Redis' reply."""
+    delay = f"{config.confirm_delay_seconds:g} s"
+    if facts.append_only is None:
+        yield Finding("warning", "persistence", "the server does not tell whether it has an append-only file")
+    elif not facts.append_only:
+        yield Finding(
+            "warning", "persistence",
+            "no append-only file: a restart of Redis loses what it was given since its last dump. The reader publishes"
+            f" again what the slot still holds, which is only the last {delay}, and stops where that is not enough",
+            "CONFIG SET appendonly yes",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "ok", "persistence",
+            "append-only file: a crash of Redis may lose about the last second; the reader confirms to Postgres"
+            f" {delay} later, and publishes again what was lost",
+        )  # fmt: skip
