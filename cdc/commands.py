@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
+from cdc.errors import AccessDenied
 from cdc.opening import application_name
 from cdc.replication import SlotHeld
 from cdc.source import Source
@@ -14,6 +15,7 @@ from cdc.transport import connect
 from transforms.config import ConfigurationError
 from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED
 from transforms.keys import Keys
+from transforms.names import quote_identifier
 
 POLL_SECONDS = 0.2
 
@@ -75,8 +77,11 @@ def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
             )
         source.drop_slot(config.source.slot)
         say(f"dropped slot {config.source.slot}")
-        source.drop_publication(config.publication)
-        say(f"dropped publication {config.publication}")
+        try:
+            source.drop_publication(config.publication)
+            say(f"dropped publication {config.publication}")
+        except AccessDenied:  # the tables' owner made it, so that this role owns nothing
+            say(f"left to its owner: DROP PUBLICATION {quote_identifier(config.publication)};")
     finally:
         source.close()
     with connect(config.transport.address) as client:
