@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,14 +187,6 @@ def test_the_snapshot_of_a_table_that_comes_back_is_planned_before_it_is_publish
     assert [json.loads(entry["state"])["name"] for entry in entries(shop)[3:]] == ["missed"] * 3
 
 
-def test_termination_ends_in_order_and_soon(shop: Pipeline) -> None:
-    reader = shop.reader()
-    shop.wait_published()
-    started = time.monotonic()
-    assert reader.terminate() == 0
-    assert time.monotonic() - started < 5
-
-
 def test_a_second_reader_stands_by_and_takes_over(shop: Pipeline) -> None:
     first = shop.reader()
     shop.wait_published()
@@ -263,23 +254,6 @@ def test_removing_a_field_needs_a_new_version(shop: Pipeline) -> None:
     printed = shop.run("cdc.cli", "run", expect=3)
     assert "name is no longer among its columns" in printed
     assert "version" in printed
-
-
-def test_the_roles_of_the_quick_start_suffice(shop: Pipeline) -> None:
-    role = f"reader_{shop.name}"
-    execute(
-        shop,
-        f"CREATE ROLE {role} LOGIN REPLICATION; GRANT USAGE ON SCHEMA public TO {role};"
-        f"GRANT SELECT (id, name) ON public.customers TO {role};"
-        f"CREATE PUBLICATION cdc_{shop.name} FOR TABLE public.customers"
-        " WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
-    )
-    shop.environment["SOURCE_DSN"] = make_conninfo(shop.source_dsn, user=role)
-    try:
-        shop.run("cdc.cli", "run", "--once")
-        assert len(entries(shop)) == 3
-    finally:
-        execute(shop, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_role_that_may_not_publish_is_told_what_the_owner_must_run(shop: Pipeline) -> None:

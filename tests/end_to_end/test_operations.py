@@ -1,0 +1,114 @@
+"""What an operator counts on: an idle pipeline holds no WAL back, and a reader that is told to end does so at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.processes import Pipeline, closing
+from transforms.position import LSN
+
+EVENTS = """
+[events.customer]
+table = "customers"
+columns = ["id", "name"]
+"""
+HELD_BACK_BYTES = 48 * 1024 * 1024
+CONFIRM_DELAY_SECONDS = 2.0
+"""The default."""
+
+
+@pytest.fixture
+def shop(source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path) -> Iterator[Pipeline]:
+    """A mapped table and one that is not, the reader streaming."""
+    with psycopg.connect(source_dsn) as connection:
+        connection.execute("CREATE TABLE customers (id bigserial PRIMARY KEY, name text)")
+        connection.execute("CREATE TABLE unmapped (id bigserial PRIMARY KEY, filler text)")
+    pipeline = Pipeline(pipeline_name, source_dsn, redis_url, tmp_path, EVENTS, transport_options="")
+    with closing(pipeline) as made:
+        made.reader()
+        made.wait_published()
+        yield made
+
+
+@contextmanager
+def repeated(dsn: str, statement: str, pause_seconds: float = 0.0) -> Iterator[list[float]]:
+    """Run a statement again and again, each in its own transaction; the list takes the time of each commit."""
+    stop, committed = threading.Event(), list[float]()
+
+    def work() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not stop.wait(pause_seconds):
+                connection.execute(statement.encode())
+                committed.append(time.monotonic())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield committed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def query(dsn: str, statement: str) -> tuple[object, ...]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row
+
+
+def number(shop: Pipeline, statement: str) -> int:
+    return int(str(query(shop.source_dsn, statement)[0]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bytes_per_second", "checkpoint_seconds"),
+    [
+        # Where a slot begins is moved by what the server logs with each checkpoint, or else each 15 s.
+        (20, 6_000_000, 2.0),
+        pytest.param(300, 2_000_000, 300.0, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
+    ],
+)
+def test_writes_to_other_tables_hold_no_wal_back(
+    shop: Pipeline, seconds: int, bytes_per_second: int, checkpoint_seconds: float
+) -> None:
+    insert = (
+        f"INSERT INTO unmapped (filler) SELECT md5(n::text) FROM generate_series(1, {bytes_per_second // 1300}) AS n"
+    )
+    held: list[int] = []
+    began = number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'")
+    with repeated(shop.source_dsn, insert, 0.1), repeated(shop.source_dsn, "CHECKPOINT", checkpoint_seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            held.append(number(shop, "SELECT pg_current_wal_insert_lsn() - restart_lsn FROM pg_replication_slots"))
+            time.sleep(0.5)
+    written = number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'") - began
+    assert written > 1.5 * HELD_BACK_BYTES, "the load was too small to show anything"
+    assert max(held) < HELD_BACK_BYTES
+
+
+def test_a_reader_that_is_told_to_end_under_load_ends_soon_and_goes_on_where_it_was(shop: Pipeline) -> None:
+    positions: list[tuple[float, LSN]] = []
+    with repeated(shop.source_dsn, "INSERT INTO customers (name) VALUES ('Ada')") as committed:
+        while len(committed) < 3000 or time.monotonic() < committed[0] + 2 * CONFIRM_DELAY_SECONDS:
+            position = query(shop.source_dsn, "SELECT pg_current_wal_insert_lsn()::text")[0]
+            positions.append((time.monotonic(), LSN.parse(str(position))))
+            time.sleep(0.05)
+        told = time.monotonic()
+        assert shop.commands[0].terminate() == 0
+        assert time.monotonic() - told < 5
+    confirmed = LSN.parse(str(query(shop.source_dsn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots")[0]))
+    written_at = max(at for at, position in positions if position <= confirmed)
+    assert told - written_at < CONFIRM_DELAY_SECONDS + 1.5, "more than the confirm delay's worth will be read again"
+    shop.reader()
+    shop.wait_published()
+    info = shop.redis.xinfo_stream(shop.keys.stream("customer", 1))
+    marks = 2  # of the empty table's snapshot
+    assert info["entries-added"] == info["length"] == number(shop, "SELECT count(*) FROM customers") + marks
