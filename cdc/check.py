@@ -6,7 +6,6 @@ from cdc.check_source import source_findings
 from cdc.check_transport import transport_findings
 from cdc.config import ReaderConfig
 from cdc.control import Control
-from cdc.opening import application_name
 from cdc.source import Source
 from cdc.transport import connect
 from transforms.errors import StatecastError
@@ -18,7 +17,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     """Test everything that can be tested; what stands behind a failed connection is left out."""
     findings: list[Finding] = []
     try:
-        source = Source(config.source.address, application_name(config.pipeline.name) + "_check")
+        source = Source(config.source.address, config.application_name + "_check")
     except StatecastError as error:
         findings.append(Finding("error", "source", str(error), error.remedy))
     else:

@@ -9,7 +9,6 @@ from pathlib import Path
 from cdc.catalog import EventMapping, map_event
 from cdc.config import ALL_COLUMNS, ReaderConfig
 from cdc.facts import SourceFacts, bytes_out_of_line, source_facts, unreadable
-from cdc.opening import application_name
 from cdc.source import Source
 from cdc.wording import size
 from transforms.errors import StatecastError
@@ -25,7 +24,8 @@ _USUAL_KEEP_BYTES = 10 << 30
 def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
     """All that can be said. Raises SourceError when the connection breaks."""
     facts = source_facts(source)
-    yield from _server(source, facts, config)
+    yield from _reached(source, facts)
+    yield from server_findings(source, facts, config)
     mappings: list[EventMapping] = []
     yield from _events(source, config, mappings)
     yield from _grants(source, mappings, facts.role)
@@ -33,23 +33,25 @@ def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
     yield from _slot(source, config, facts)
 
 
-def _server(source: Source, facts: SourceFacts, config: ReaderConfig) -> Iterator[Finding]:
-    version = source.server_version()
+def _reached(source: Source, facts: SourceFacts) -> Iterator[Finding]:
     way = "over a Unix socket" if facts.by_socket else facts.tls or "not encrypted"
-    yield (
-        Finding("ok", "source", f"Postgres {version // 10000} answers, {way}")
-        if version >= _OLDEST
-        else Finding("error", "source", f"Postgres {version // 10000} is older than 15", "Upgrade the source database.")
-    )
+    yield Finding("ok", "source", f"Postgres {source.server_version() // 10000} answers, {way}")
+    if facts.in_recovery:
+        what = "is a standby, where no marks can be written"
+        yield Finding("error", "server", what, "Name the primary in source.dsn.")
+
+
+def server_findings(source: Source, facts: SourceFacts, config: ReaderConfig) -> Iterator[Finding]:
+    """What must be right before a reader may start."""
+    version = source.server_version()
+    if version < _OLDEST:
+        what = f"Postgres {version // 10000} is older than 15"
+        yield Finding("error", "source", what, "Upgrade the source database.")
     if facts.backend_pid != source.backend_pid:
         yield Finding(
             "error", "pooler", "stands between: replication needs a connection of its own",
             "Write the database's own host and port in source.dsn.",
         )  # fmt: skip
-    if facts.in_recovery:
-        yield Finding(
-            "error", "server", "is a standby: marks cannot be written there", "Name the primary in source.dsn."
-        )
     if facts.wal_level == "logical":
         yield Finding("ok", "wal_level", "logical")
     else:
@@ -67,7 +69,7 @@ def _server(source: Source, facts: SourceFacts, config: ReaderConfig) -> Iterato
             "error", "role", f"{facts.role} may not replicate",
             f"ALTER ROLE {role} REPLICATION; -- on RDS: GRANT rds_replication TO {role};",
         )  # fmt: skip
-    name, standbys = application_name(config.pipeline.name), facts.synchronous_standby_names
+    name, standbys = config.application_name, facts.synchronous_standby_names
     if name in standbys or "*" in standbys:
         yield Finding(
             "error", "synchronous_standby_names",
@@ -174,7 +176,7 @@ def _slot(source: Source, config: ReaderConfig, facts: SourceFacts) -> Iterator[
     slot = source.slot(config.source.slot)
     if slot is None:
         yield Finding("warning", thing, "does not exist yet; `cdc run` makes it")
-        yield from _free("max_replication_slots", facts.slots, facts.max_slots)
+        yield from free_slots(facts)
     elif slot.wal_status == "lost":
         yield Finding(
             "error", thing, "is lost: Postgres removed WAL that it still needed",
@@ -193,6 +195,11 @@ def _slot(source: Source, config: ReaderConfig, facts: SourceFacts) -> Iterator[
         "warning", "max_slot_wal_keep_size", "-1: a reader that is down for long fills the primary's disk",
         f"ALTER SYSTEM SET max_slot_wal_keep_size = '{keep >> 20}MB'; SELECT pg_reload_conf(); -- {why}",
     )  # fmt: skip
+
+
+def free_slots(facts: SourceFacts) -> Iterator[Finding]:
+    """Whether one more slot can be made."""
+    return _free("max_replication_slots", facts.slots, facts.max_slots)
 
 
 def _free(setting: str, used: int, limit: int) -> Iterator[Finding]:

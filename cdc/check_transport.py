@@ -15,12 +15,7 @@ _NEARLY_FULL = 0.75
 
 def transport_findings(facts: ServerFacts, config: TransportConfig) -> Iterator[Finding]:
     """All that can be said."""
-    if facts.too_old:
-        yield Finding(
-            "error", "transport", f"{facts.product} {facts.version} is too old", "Redis 7.0 or Valkey 7.2 is needed."
-        )
-    else:
-        yield Finding("ok", "transport", f"{facts.product} {facts.version} answers")
+    yield Finding("ok", "transport", f"{facts.product} {facts.version} answers")
     if facts.role != "master":
         yield Finding(
             "error",
@@ -28,12 +23,16 @@ def transport_findings(facts: ServerFacts, config: TransportConfig) -> Iterator[
             f"this server is a {facts.role}: it takes no writes",
             "Name the primary in transport.url.",
         )
-    yield from _eviction(facts)
+    yield from keeping_findings(facts)
     yield from _memory(facts)
     yield from _persistence(facts, config)
 
 
-def _eviction(facts: ServerFacts) -> Iterator[Finding]:
+def keeping_findings(facts: ServerFacts) -> Iterator[Finding]:
+    """What must be right before a reader may start."""
+    if facts.too_old:
+        what = f"{facts.product} {facts.version} is too old"
+        yield Finding("error", "transport", what, "Redis 7.0 or Valkey 7.2 is needed.")
     if facts.eviction.startswith(("allkeys", "volatile")):
         verdict: Literal["error", "warning"] = "error" if facts.eviction.startswith("allkeys") else "warning"
         yield Finding(

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
 from cdc.errors import AccessDenied
-from cdc.opening import application_name
 from cdc.replication import SlotHeld
 from cdc.source import Source
 from cdc.transport import connect
@@ -68,7 +67,7 @@ def _labels(config: ReaderConfig, names: Sequence[str]) -> list[str]:
 
 def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
     """Remove slot, publication and the pipeline's keys. Replica tables stay."""
-    source = Source(config.source.address, application_name(config.pipeline.name))
+    source = Source(config.source.address, config.application_name)
     try:
         slot = source.slot(config.source.slot)
         if slot is not None and slot.active_pid is not None:

@@ -143,6 +143,11 @@ class ReaderConfig:
         """The publication's name, which is the slot's."""
         return self.source.slot
 
+    @property
+    def application_name(self) -> str:
+        """What the source's pg_stat_replication shows. It must not match synchronous_standby_names."""
+        return f"statecast_{self.pipeline.name}"
+
 
 def load_reader_config(path: Path, environ: Mapping[str, str]) -> ReaderConfig:
     """Read what `cdc` needs from the file at `path`. Raises ConfigurationError with all the file's mistakes."""

@@ -44,6 +44,20 @@ class SourceNotTrusted(SourceError):
     )
 
 
+class NotThePrimary(SourceError):
+    """The source is a standby: no mark can be written there. After a failover that passes."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = "Name the primary in source.dsn."
+
+
+class PreconditionFailed(StatecastError):
+    """Something that `cdc check` tests is not as it must be."""
+
+    remedy = "Run `cdc check`: it prints what mends it."
+
+
 class SourceRefused(SourceError):
     """The source refused a statement for a reason that will not pass by itself."""
 
@@ -84,12 +98,28 @@ class TransportRefused(TransportError):
     remedy = "Correct transport.url or the ACL of its user, then start again."
 
 
+_FULL_TEXTS = ("max_wal_senders", "too many clients", "connection slots are reserved")
+_FULL_REMEDY = "Raise max_wal_senders or max_connections at the source, restart it; or end clients that nobody needs."
+
+# libpq gives no code for a login that was refused, so that its text must do.
+_ACCESS_TEXTS = (
+    "authentication failed",
+    "no password supplied",
+    "pg_hba.conf",
+    "permission denied",
+    'database "',  # ... does not exist
+    'role "',
+)
+
+
 def source_error(sqlstate: str | None, message: str) -> SourceError:
     """The error for what a server or libpq said. Without a SQLSTATE the connection itself failed."""
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):
-        if "authentication failed" in text or "no password supplied" in text:
+        if any(part in text for part in _ACCESS_TEXTS):
             return AccessDenied(text)
+        if any(part in text for part in _FULL_TEXTS):
+            return SourceBusy(text, remedy=_FULL_REMEDY)
         return SourceNotTrusted(text) if is_untrusted(text) else SourceUnreachable(text)
     if sqlstate[:2] in ("53", "57", "40", "58") or sqlstate in ("55P03", "55006", "25P03", "25P04", "42710"):
         return SourceBusy(text)

@@ -15,10 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
+from cdc.check_source import free_slots, server_findings
+from cdc.check_transport import keeping_findings
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
-from cdc.errors import SourceBusy, SourceError
+from cdc.errors import NotThePrimary, PreconditionFailed, SourceBusy, SourceError
+from cdc.facts import source_facts
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.once import Goal
@@ -45,11 +48,6 @@ def message_prefix(pipeline: str) -> str:
     return f"statecast:{pipeline}"
 
 
-def application_name(pipeline: str) -> str:
-    """What the source's pg_stat_replication shows. It must not match synchronous_standby_names."""
-    return f"statecast_{pipeline}"
-
-
 class MappingMoved(SourceError):
     """A mapped table or the publication was changed by hand; the next session judges what follows from it."""
 
@@ -74,12 +72,12 @@ class Opened:
         self.client = self._stack.enter_context(connect(config.transport.address))
         self.control = Control(self.client, keys)
         self.source = self._source()
-        self.replication = ReplicationConnection(config.source.address, application_name(name))
+        slot = self._examine()
+        self.replication = ReplicationConnection(config.source.address, config.application_name)
         self._stack.callback(self.replication.close)
         system = self.replication.identify_system()
 
         stored = self.control.state([event.stream for event in config.events])
-        slot = self.source.slot(config.source.slot)
         if slot is not None and slot.active_pid is not None:
             raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
         start = self._judge(system, slot, stored)
@@ -106,8 +104,23 @@ class Opened:
         self._assemble(keys, stored, confirmed, unproven)
         log.info("streaming from %s", confirmed)
 
+    def _examine(self) -> Slot | None:
+        """Refuse servers that `cdc check` would refuse, before anything is made there; returns the slot."""
+        facts = source_facts(self.source)
+        if facts.in_recovery:
+            raise NotThePrimary("the source is a standby, where no marks can be written")
+        slot = self.source.slot(self.config.source.slot)
+        for finding in (
+            *keeping_findings(self.control.server_facts()),
+            *server_findings(self.source, facts, self.config),
+            *(free_slots(facts) if slot is None else ()),
+        ):
+            if finding.verdict == "error":
+                raise PreconditionFailed(f"{finding.thing}: {finding.what}", remedy=finding.remedy)
+        return slot
+
     def _source(self) -> Source:
-        source = Source(self.config.source.address, application_name(self.config.pipeline.name))
+        source = Source(self.config.source.address, self.config.application_name)
         self._stack.callback(source.close)
         return source
 

@@ -9,7 +9,6 @@ from typing import Any
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
-from cdc.opening import application_name
 from cdc.source import Source
 from cdc.transport import connect
 from transforms.errors import StatecastError
@@ -44,7 +43,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
 
 def _source(config: ReaderConfig) -> tuple[dict[str, Any], LSN | None]:
     try:
-        source = Source(config.source.address, application_name(config.pipeline.name) + "_status")
+        source = Source(config.source.address, config.application_name + "_status")
     except StatecastError as error:
         return {"reachable": False, "slot": None, "reason": str(error), "remedy": error.remedy}, None
     try:
