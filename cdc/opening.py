@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from cdc.batch import BatchBuilder
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
+from cdc.counters import Counters
 from cdc.errors import SourceBusy, SourceError
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
@@ -33,11 +36,14 @@ from cdc.translation import Route, Translator
 from cdc.transport import TransportState, connect
 from transforms.keys import Keys
 from transforms.position import LSN
+from transforms.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 1_000
 BATCH_BYTES = 1 << 20
+OPENING_SECONDS = 300.0
+"""How long an opening may be silent: connecting, reading the catalog, a lock that ALTER PUBLICATION waits for."""
 
 
 def message_prefix(pipeline: str) -> str:
@@ -65,10 +71,13 @@ class Opened:
     once: bool
     observe: Callable[[Opened], None]
     """Called about once a second while the session runs, by its publishing thread."""
+    counters: Counters
+    pulse: Pulse
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def open(self) -> None:
         """Connect and prepare. Raises StatecastError; `close` must follow in any case."""
+        self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         config, name = self.config, self.config.pipeline.name
         keys = Keys(name)
         self.client = self._stack.enter_context(connect(config.transport.address))
@@ -104,6 +113,7 @@ class Opened:
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
+        self.pulse.end("opening")
         log.info("streaming from %s", confirmed)
 
     def _source(self) -> Source:
@@ -193,7 +203,9 @@ class Opened:
             slot = None
         if slot is None:
             log.info("creating slot %s (waits for transactions that are open now)", name)
+            self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
             position = self.source.create_slot(name)
+            self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         else:
             log.warning("slot %s was there before: taking it up at %s", name, slot.confirmed)
             position = slot.confirmed
@@ -226,11 +238,13 @@ class Opened:
         config = self.config
         self.published = stored.published
         self._labels_of = self.shapes.oids()
-        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends)
+        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)
         self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
-        self.session = Session(self.replication, self.publisher, self.progress, lambda: self.observe(self))
+        self.session = Session(
+            self.replication, self.publisher, self.progress, lambda: self.observe(self), self.counters, self.pulse
+        )
         prefix = message_prefix(config.pipeline.name)
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
@@ -251,6 +265,7 @@ class Opened:
             prefix,
             self.session.post,
             self._verify,
+            self.counters,
         )
 
     # --- while it runs -----------------------------------------------------------------------------------------------
@@ -316,6 +331,7 @@ class Opened:
 
     def close(self) -> None:
         """End all connections."""
+        self.pulse.end("opening")
         self._stack.close()
 
 
