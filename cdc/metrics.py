@@ -132,6 +132,11 @@ class ReaderCollector(Collector):
     def _snapshots(self) -> Iterator[Metric]:
         runs, at_work = self._reader.counters.runs.copy(), self._reader.latest.state == "snapshotting"
         yield self._families.gauge(
+            "statecast_reader_snapshot_waiting",
+            "1 while a snapshot waits for transactions of others to end.",
+            float(self._reader.latest.waiting_for is not None),
+        )
+        yield self._families.gauge(
             "statecast_reader_snapshot_running",
             "1 while a snapshot of the event is in hand.",
             {event: float(at_work and run.state == "running") for event, run in runs.items()},

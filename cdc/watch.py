@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
@@ -26,7 +26,11 @@ from transforms.position import LSN
 
 log = logging.getLogger(__name__)
 
+Seen = TypeVar("Seen", "SourceSeen", "TransportSeen")
+
 INTERVAL_SECONDS = 2.0
+STALE_SECONDS = 30.0
+"""A look that is older tells nothing any more: the one after it hangs at its server."""
 END_SECONDS = 1.0
 """How long an end waits for a look in hand."""
 
@@ -49,6 +53,7 @@ class SourceSeen:
 
     flushed: LSN
     slot: Slot | None
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,11 @@ class TransportSeen:
     streams: tuple[tuple[str, int, int], ...]
     """(stream, entries, bytes)"""
     sinks: tuple[SinkSeen, ...]
+    at: float = field(default_factory=time.monotonic)
 
 
 class Watch:
-    """Looks at both servers until closed. `source` and `transport` are None while they cannot be reached."""
+    """Looks at both servers until closed."""
 
     def __init__(self, config: ReaderConfig) -> None:
         self._config = config
@@ -73,8 +79,19 @@ class Watch:
         self._published = Trail()
         self.written = Trail()
         """Where the log's end was; monotonic seconds."""
-        self.source: SourceSeen | None = None
-        self.transport: TransportSeen | None = None
+        self.last_source: SourceSeen | None = None
+        self.last_transport: TransportSeen | None = None
+        """What was seen last; None: it could not be reached."""
+
+    @property
+    def source(self) -> SourceSeen | None:
+        """The source, while it answers."""
+        return _if_fresh(self.last_source)
+
+    @property
+    def transport(self) -> TransportSeen | None:
+        """Redis, while it answers."""
+        return _if_fresh(self.last_transport)
 
     def start(self) -> None:
         """Begin to look."""
@@ -91,8 +108,8 @@ class Watch:
             stack.callback(self._disconnect)
             control = Control(client, self._keys)
             while not self._stop.is_set():
-                self.source = self._look_at_source()
-                self.transport = self._look_at_transport(control)
+                self.last_source = self._look_at_source()
+                self.last_transport = self._look_at_transport(control)
                 self._stop.wait(INTERVAL_SECONDS)
 
     def _look_at_source(self) -> SourceSeen | None:
@@ -135,3 +152,7 @@ class Watch:
             return SinkSeen(name, alive_at, None, None)
         applied = LSN.parse(status["applied_lsn"])
         return SinkSeen(name, alive_at, max(0, published - applied), self._published.behind_seconds(applied, now))
+
+
+def _if_fresh(seen: Seen | None) -> Seen | None:
+    return seen if seen is not None and time.monotonic() - seen.at < STALE_SECONDS else None

@@ -62,10 +62,10 @@ def reader_and_watch(directory: Path) -> tuple[Reader, Watch]:
     counters.batch_answered(0.004)
     counters.failed(StatecastError("PLANTED"), 1.0)
     counters.runs["customer.v1"] = Run("r", "customer.v1", "running", rows=5, share=0.5)
-    watch.source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
+    watch.last_source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
     watch.written.note(time.monotonic() - 10, LSN(900))
     watch.written.note(time.monotonic() - 3, LSN(1000))
-    watch.transport = TransportSeen(LSN(900), (("customer", 12, 3456),), (SinkSeen("billing", 5.0, 100, 2.5),))
+    watch.last_transport = TransportSeen(LSN(900), (("customer", 12, 3456),), (SinkSeen("billing", 5.0, 100, 2.5),))
     return reader, watch
 
 

@@ -98,8 +98,18 @@ def test_alerts_watch_everything_that_can_fail() -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_accepts_the_rules() -> None:
-    subprocess.run(["promtool", "check", "rules", str(DEPLOY / "prometheus" / "alerts.yml")], check=True, timeout=60)
+def test_prometheus_own_tool_finds_the_rules_right_and_alarming_when_they_should() -> None:
+    folder = DEPLOY / "prometheus"
+    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        subprocess.run(["promtool", *arguments], cwd=folder, check=True, timeout=60)
+
+
+def test_the_scenarios_for_that_tool_are_about_rules_and_metrics_that_there_are(measured: dict[str, set[str]]) -> None:
+    for scenario in load("prometheus/alerts_test.yml")["tests"]:
+        for given in scenario["input_series"]:
+            ((name, matchers),) = SELECTOR.findall(given["series"])
+            assert set(re.findall(r"(\w+)=", matchers)) <= measured[name] | FROM_PROMETHEUS
+        assert {asked["alertname"] for asked in scenario["alert_rule_test"]} <= {rule["alert"] for rule in RULES}
 
 
 def test_every_process_of_the_compose_file_is_scraped() -> None:

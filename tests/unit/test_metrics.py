@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
 from cdc.metrics import ReaderCollector
+from cdc.watch import STALE_SECONDS
 from tests.metric_table import Documented, documented
 from tests.monitored import families, reader_and_watch, reader_collector, sink_collector
 from transforms.position import LSN
@@ -67,13 +72,22 @@ def test_a_readers_figures_come_out_as_they_are(tmp_path: Path) -> None:
 
 def test_what_cannot_be_seen_is_left_out_and_never_zero(tmp_path: Path) -> None:
     reader, watch = reader_and_watch(tmp_path)
-    watch.source = watch.transport = None
+    watch.last_source = watch.last_transport = None
     found = values(ReaderCollector("shop", reader, watch))
     assert found["statecast_source_up"] == found["statecast_transport_up"] == 0
     assert not {
         name for name in found if name.startswith(("statecast_slot", "statecast_stream", "statecast_reader_lag"))
     }
     assert found["statecast_reader_published_position_bytes"] == 900
+
+
+def test_a_server_that_hangs_is_not_told_by_what_it_answered_long_ago(tmp_path: Path) -> None:
+    reader, watch = reader_and_watch(tmp_path)
+    assert watch.last_source is not None
+    watch.last_source = replace(watch.last_source, at=time.monotonic() - 2 * STALE_SECONDS)
+    found = values(ReaderCollector("shop", reader, watch))
+    assert found["statecast_source_up"] == 0
+    assert "statecast_slot_retained_bytes" not in found
 
 
 def test_a_standby_measures_by_what_the_working_reader_has_published(tmp_path: Path) -> None:
@@ -100,3 +114,8 @@ def test_one_state_at_a_time(tmp_path: Path) -> None:
         ]
         assert [sample.labels["state"] for sample in states if sample.value] == ["starting"]
         assert len(states) == 7
+
+
+def test_without_the_option_the_metrics_library_is_not_even_loaded() -> None:
+    code = "import sys, cdc.cli, sinks.cli, sinks.worker; sys.exit('prometheus_client' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
