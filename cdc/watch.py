@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from cdc.trail import Trail
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
-from transforms.position import LSN
+from transforms.position import LSN, START, Position
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,10 @@ class Watch:
         try:
             state = control.state([event.stream for event in self._config.events])
             streams = {stream: control.stream_info(stream, state.epoch) for stream in sorted(state.stream_ends)}
+            ends = {
+                info["key"].removeprefix(self._keys.stream("", 1)): Position.parse(info["last_id"])
+                for info in streams.values()
+            }
             statuses = control.sink_statuses()
         except StatecastError as error:
             log.debug("no figures of Redis: %s", error)
@@ -143,15 +148,32 @@ class Watch:
         return TransportSeen(
             state.published,
             tuple((stream, int(info["entries"]), int(info["bytes"])) for stream, info in streams.items()),
-            tuple(self._sink_seen(status, state.published, now) for status in statuses),
+            tuple(self._sink_seen(status, state.published, ends, now) for status in statuses),
         )
 
-    def _sink_seen(self, status: dict[str, Any], published: LSN, now: float) -> SinkSeen:
+    def _sink_seen(self, status: dict[str, Any], published: LSN, ends: Mapping[str, Position], now: float) -> SinkSeen:
         name, alive_at = str(status["name"]), float(status.get("alive_at", 0.0))
-        if not status.get("applied_lsn"):
+        if (held := held_position(status, published, ends)) is None:
             return SinkSeen(name, alive_at, None, None)
-        applied = LSN.parse(status["applied_lsn"])
-        return SinkSeen(name, alive_at, max(0, published - applied), self._published.behind_seconds(applied, now))
+        return SinkSeen(name, alive_at, max(0, published - held), self._published.behind_seconds(held, now))
+
+
+def held_position(status: Mapping[str, Any], published: LSN, ends: Mapping[str, Position]) -> LSN | None:
+    """Before which position a sink holds everything, by its status; None: it has not begun.
+
+    Its `applied_lsn` moves when it has applied all there is, which under load may not happen for long; so where it
+    stands in each stream counts too. `ends`: the last entry of each stream, not read before `published`.
+    """
+    positions = {stream: Position.parse(text) for stream, text in status.get("streams", {}).items()}
+    known = [LSN.parse(status["applied_lsn"])] if status.get("applied_lsn") else []
+    if positions:
+        known.append(
+            min(
+                published if position >= ends.get(stream, START) else position.commit_lsn
+                for stream, position in positions.items()
+            )
+        )
+    return max(known, default=None)
 
 
 def _if_fresh(seen: Seen | None) -> Seen | None:
