@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from cdc.config import ReaderConfig, load_reader_config
 from cdc.pipeline import Reader
@@ -16,6 +17,7 @@ from transforms.command_line import (
     Command,
     common_options,
     may_go_on,
+    metrics_options,
     print_findings,
     run_command,
     stop_on_signals,
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "snapshot what is missing or asked for, then stream")
     run.add_argument("--once", action="store_true", help="publish and confirm what is there now, then exit")
+    metrics_options(run)
     snapshot = add("snapshot", _snapshot, "publish current state again")
     snapshot.add_argument("events", nargs="*", metavar="EVENT")
     snapshot.add_argument("--all", action="store_true", help="every event")
@@ -65,9 +68,14 @@ def _config(options: argparse.Namespace) -> ReaderConfig:
 
 def _run(options: argparse.Namespace) -> int:
     config = _config(options)
-    with progress_view(sys.stderr) as observe:
+    with ExitStack() as stack:
+        observe = stack.enter_context(progress_view(sys.stderr))
         reader = Reader(config, once=options.once, connect_timeout_seconds=options.connect_timeout, observe=observe)
         stop_on_signals(reader.stop, late_exit_code=EXIT_INTERRUPTED if options.once else EXIT_DONE)
+        if options.metrics_port is not None:
+            from cdc.monitoring import monitored
+
+            stack.enter_context(monitored(reader, config, options.metrics_host, options.metrics_port))
         reader.run()
     return EXIT_INTERRUPTED if options.once and reader.stop.is_set() else EXIT_DONE
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from cdc.check_transport import keeping_findings
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
+from cdc.counters import Counters
 from cdc.errors import NotThePrimary, PreconditionFailed, SourceBusy, SourceError
 from cdc.facts import source_facts
 from cdc.mapping import Shapes
@@ -36,11 +39,14 @@ from cdc.translation import Route, Translator
 from cdc.transport import TransportState, connect
 from transforms.keys import Keys
 from transforms.position import LSN
+from transforms.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 1_000
 BATCH_BYTES = 1 << 20
+OPENING_SECONDS = 300.0
+"""How long an opening may be silent: connecting, reading the catalog, a lock that ALTER PUBLICATION waits for."""
 
 
 def message_prefix(pipeline: str) -> str:
@@ -63,10 +69,13 @@ class Opened:
     once: bool
     observe: Callable[[Opened], None]
     """Called about once a second while the session runs, by its publishing thread."""
+    counters: Counters
+    pulse: Pulse
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def open(self) -> None:
         """Connect and prepare. Raises StatecastError; `close` must follow in any case."""
+        self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         config, name = self.config, self.config.pipeline.name
         keys = Keys(name)
         self.client = self._stack.enter_context(connect(config.transport.address))
@@ -102,6 +111,7 @@ class Opened:
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
+        self.pulse.end("opening")
         log.info("streaming from %s", confirmed)
 
     def _examine(self) -> Slot | None:
@@ -206,7 +216,9 @@ class Opened:
             slot = None
         if slot is None:
             log.info("creating slot %s (waits for transactions that are open now)", name)
+            self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
             position = self.source.create_slot(name)
+            self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         else:
             log.warning("slot %s was there before: taking it up at %s", name, slot.confirmed)
             position = slot.confirmed
@@ -239,11 +251,13 @@ class Opened:
         config = self.config
         self.published = stored.published
         self._labels_of = self.shapes.oids()
-        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends)
+        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)
         self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
-        self.session = Session(self.replication, self.publisher, self.progress, lambda: self.observe(self))
+        self.session = Session(
+            self.replication, self.publisher, self.progress, lambda: self.observe(self), self.counters, self.pulse
+        )
         prefix = message_prefix(config.pipeline.name)
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
@@ -264,6 +278,7 @@ class Opened:
             prefix,
             self.session.post,
             self._verify,
+            self.counters,
         )
 
     # --- while it runs -----------------------------------------------------------------------------------------------
@@ -329,6 +344,7 @@ class Opened:
 
     def close(self) -> None:
         """End all connections."""
+        self.pulse.end("opening")
         self._stack.close()
 
 

@@ -13,18 +13,23 @@ from tenacity.wait import wait_exponential, wait_random
 
 from cdc.config import ReaderConfig
 from cdc.control import Control, Run
+from cdc.counters import Counters
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
+from transforms.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
+STATES = ("starting", "snapshotting", "streaming", "standby", "paused", "reconnecting", "stopped")
 STEADY_SECONDS = 10.0
 """A session that lasted for so long was well: the next failure starts a new row of attempts."""
 STANDBY_SECONDS = 0.5
 """How often a standby looks whether the slot is free."""
+PAUSE_SLACK_SECONDS = 30.0
+"""How much later than meant a pause between sessions may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,10 @@ class Reader:
         self._state, self._since = "starting", time.time()
         self._reason: str | None = None
         self._remedy: str | None = None
+        self.counters = Counters()
+        self.pulse = Pulse()
+        self.latest = self._figures()
+        """What the reader said of itself last; another value each time."""
         self.stop = threading.Event()
         """Set it to end the reader within seconds."""
 
@@ -114,14 +123,17 @@ class Reader:
             return True  # told to stop while waiting
 
     def _pause(self, seconds: float) -> None:
+        self.pulse.beat("pause", time.monotonic() + seconds + PAUSE_SLACK_SECONDS)
         self.stop.wait(seconds)
+        self.pulse.end("pause")
 
     def _attempt(self) -> bool:
-        opened = Opened(self._config, self._once, self._observe_session)
+        opened = Opened(self._config, self._once, self._observe_session, self.counters, self.pulse)
         started = time.monotonic()
         try:
             opened.open()
             self._met = True
+            self.counters.sessions += 1
             self._reason = self._remedy = None
             self._enter("streaming")
             opened.run(self.stop)
@@ -147,10 +159,15 @@ class Reader:
 
     def _interrupted(self, error: StatecastError) -> None:
         standby = isinstance(error, SlotHeld)
+        if not standby:
+            self.counters.failed(error, time.time())
         if str(error) != self._reason:
             log.warning("%s: %s", "standing by" if standby else "interrupted", error)
         if standby:  # the status is that of the reader which holds the slot
-            self._state, self._reason, self._remedy = "standby", str(error), error.remedy
+            if self._state != "standby":
+                self._state, self._since = "standby", time.time()
+            self._reason, self._remedy = str(error), error.remedy
+            self.latest = self._figures()
         else:
             self._enter("reconnecting" if self._met else "starting", error)
 
@@ -162,9 +179,10 @@ class Reader:
             self._state, self._since = state, time.time()
         if error is not None:
             self._reason, self._remedy = str(error), error.remedy
+        self.latest = self._figures()
         try:
             with connect(self._config.transport.address) as client:
-                self._store(Control(client, Keys(self._config.pipeline.name)), self._figures())
+                self._store(Control(client, Keys(self._config.pipeline.name)), self.latest)
         except StatecastError as problem:
             log.debug("the status could not be stored: %s", problem)
 
@@ -189,6 +207,7 @@ class Reader:
             run,
             opened.worker.waiting_for,
         )
+        self.latest = figures
         self._store(opened.control, figures)
         self._observe(figures)
 

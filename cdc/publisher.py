@@ -10,6 +10,7 @@ else the source is not the one that wrote them.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import redis
 
 from cdc import append
 from cdc.batch import Batch, StreamBatch
+from cdc.counters import Counters
 from cdc.errors import TransportError
 from cdc.transport import refusal, translated_errors
 from transforms.keys import Keys
@@ -57,6 +59,8 @@ class _Sent:
     batch: Batch
     known: Mapping[str, Position]
     """Stream -> the entry behind which its call appends."""
+    at: float
+    """When; monotonic seconds."""
 
 
 class Publisher:
@@ -65,11 +69,19 @@ class Publisher:
     A batch is `send`, then it is settled and its position stored by `advance`.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, epoch: int, last_ids: Mapping[str, Position]) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        epoch: int,
+        last_ids: Mapping[str, Position],
+        counters: Counters | None = None,
+    ) -> None:
         """`last_ids`: for each stream (without pipeline and epoch) the last id it must hold."""
         self._client = client
         self._keys = keys
         self._epoch = epoch
+        self._counters = counters or Counters()
         self._sha = ""
         self._connection: Any = None
         self._sent: deque[_Sent] = deque()
@@ -97,7 +109,7 @@ class Publisher:
         """Have a batch appended behind those that were sent before; returns at once."""
         known = {stream: self._expected.get(stream, self.last_ids.get(stream, START)) for stream in batch.streams}
         with translated_errors():
-            self._write(_Sent(self._appended, batch, known))
+            self._write(_Sent(self._appended, batch, known, time.monotonic()))
         self._appended = None
         for stream, entries in batch.streams.items():
             self._expected[stream] = max(known[stream], append.last_id(entries.items))
@@ -112,7 +124,7 @@ class Publisher:
                 return self._settle(self._sent[0])
             if self._appended is not None:
                 stored, self._appended = self._appended, None
-                self._write(_Sent(stored, replace(stored, streams={}), {}))
+                self._write(_Sent(stored, replace(stored, streams={}), {}, time.monotonic()))
                 self._settle(self._sent[0])
                 self._appended = None
                 return stored.end
@@ -144,6 +156,7 @@ class Publisher:
             for stream, entries in sent.batch.streams.items()
         ]
         self._sent.append(sent)
+        self._counters.sent_bytes += sum(map(len, commands))
         if commands:
             self._connection.send_packed_command(commands)
 
@@ -172,6 +185,8 @@ class Publisher:
         ]
         if failures:
             raise failures[0]
+        if replies:
+            self._counters.batch_answered(time.monotonic() - sent.at)
         self._sent.popleft()
         self._appended = sent.batch
         return None if sent.stores is None else sent.stores.end
@@ -184,8 +199,10 @@ class Publisher:
                 return StreamHole(f"stream {self._keys.stream(stream, self._epoch)} lost entries: {text[5:]}")
         self.last_ids[stream] = Position.parse(last.decode())
         self.appended += appended
+        self._counters.entries[stream] += appended
         if skipped:
             self.skipped += skipped
+            self._counters.repeats[stream] += skipped
             self._prove(stream, entries, skipped)
         return refusal(error[0].decode(errors="replace")) if error else None
 

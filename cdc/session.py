@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from cdc import walsender
 from cdc.batch import Batch
+from cdc.counters import Counters
 from cdc.progress import Progress
 from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
@@ -25,6 +26,7 @@ from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
 from transforms.errors import StatecastError
 from transforms.position import LSN
+from transforms.pulse import Pulse
 from transforms.tuple_data import MalformedMessage
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ BATCHES_IN_FLIGHT = 2
 """One is being appended while the next is on its way."""
 DRAIN_SECONDS = 4.0
 """How long a stop may take for the batch in hand."""
+TURN_SECONDS = 60.0
+"""How long a thread of a session may be silent: twice what Redis is given for an answer."""
 
 
 class Session:
@@ -52,12 +56,16 @@ class Session:
         publisher: Publisher,
         progress: Progress,
         every_second: Callable[[], None],
+        counters: Counters,
+        pulse: Pulse,
     ) -> None:
         """`every_second` is called by the publishing thread, also when there is nothing to publish."""
         self.progress = progress
         self._replication = replication
         self._publisher = publisher
         self._every_second = every_second
+        self._counters = counters
+        self._pulse = pulse
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._publishing = False
         self._ending = False
@@ -115,6 +123,8 @@ class Session:
                 self._stop_publisher()
                 for thread in threads:
                     thread.join()
+                self._pulse.end("publisher")
+                self._pulse.end("stream")
                 self._wake_receiver.close()
                 self._wake_sender.close()
 
@@ -125,6 +135,7 @@ class Session:
             raise self._failures[0]
         drained = self._read_frames()
         now = time.monotonic()
+        self._pulse.beat("stream", now + TURN_SECONDS)
         if self._worth_publishing(now) and not self._publishing and self._batches.empty():
             self._submit()
         self._confirm(now)
@@ -165,10 +176,12 @@ class Session:
 
     def _confirm(self, now: float) -> None:
         confirmed = self.progress.confirmable(now)
+        self._counters.published = self.progress.published
         moved = confirmed > self._confirmed and now - self._confirmed_at >= CONFIRM_INTERVAL_SECONDS
         if moved or self._replication.status_due(now):
             self._replication.send_status(confirmed)
             self._confirmed, self._confirmed_at = confirmed, now
+            self._counters.confirmed, self._counters.confirm_sent_at = confirmed, now
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
@@ -186,12 +199,15 @@ class Session:
             except queue.Full:
                 if self._failures:
                     raise self._failures[0] from None
-                self._confirm(time.monotonic())
+                now = time.monotonic()
+                self._pulse.beat("stream", now + TURN_SECONDS)  # back-pressure: the publisher answers for itself
+                self._confirm(now)
 
     def _publish_batches(self) -> None:
         """The publishing thread."""
         publisher, called = self._publisher, 0.0
         while True:
+            self._pulse.beat("publisher", time.monotonic() + TURN_SECONDS)
             if (batch := self._next_batch()) is not None:
                 self._publishing = True
                 publisher.send(batch)

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from cdc.catalog import EventMapping
 from cdc.chunking import Verdict
 from cdc.control import Control, Run
+from cdc.counters import Counters
 from cdc.errors import SourceError
 from cdc.source import ChunkQuery, ChunkRows, Source
 from cdc.translation import Rereads, Route, Translator
@@ -102,6 +103,7 @@ class SnapshotWorker:
         prefix: str,
         post: Callable[[Callable[[], None]], None],
         verify: Callable[[Source], None],
+        counters: Counters,
     ) -> None:
         """`post` has a function called by the stream's thread; `verify` is called every few seconds and raises what
         it finds wrong with the mapping."""
@@ -112,6 +114,7 @@ class SnapshotWorker:
         self._prefix = prefix
         self._post = post
         self._verify = verify
+        self._counters = counters
         self._verified_at = time.monotonic()
         self._nonce = secrets.token_hex(8)
         self._marks = 0
@@ -196,21 +199,25 @@ class SnapshotWorker:
             log.info("snapshot of %s begins (about %d rows)", run.event, subject.estimated_rows)
         else:
             log.info("snapshot of %s goes on behind row %d", run.event, run.rows)
-        self.current = run
+        self._show(run)
         exhausted = False
         while not exhausted:
             self._let_window_forget()
             self._verify_now_and_then()
             self._read_again()
             run, exhausted = self._publish_chunk(run, subject)
-            self.current = run
+            self._show(run)
         while run.event in self._translator.events_to_read_again:
             self._read_again()
         run = run.advanced(state="done", share=1.0, finished_at=time.time())
         self._publish_mark(run, wire.RUN_END, subject)
         self._completed.add(run.id)
+        self._show(run)
         self.current = None
         log.info("snapshot of %s is complete: %d rows", run.event, run.rows)
+
+    def _show(self, run: Run) -> None:
+        self.current = self._counters.runs[run.event] = run
 
     def _publish_chunk(self, run: Run, subject: Subject) -> tuple[Run, bool]:
         while True:

@@ -336,6 +336,13 @@ class Source:
         assert row is not None
         return LSN.parse(row[0])
 
+    def flush_position(self) -> LSN:
+        """The end of what is safely written: what a reader can have. (Behind the insert position nothing may end.)"""
+        with translated_errors():
+            row = self._conn.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
+        assert row is not None
+        return LSN.parse(row[0])
+
     def current_snapshot(self) -> Snapshot:
         """What a query would see now."""
         with translated_errors():

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from sinks.config import SinkConfig, load_sink_config
 from sinks.dead_events import DeadEvent
@@ -15,6 +16,7 @@ from transforms.command_line import (
     Command,
     common_options,
     may_go_on,
+    metrics_options,
     print_findings,
     run_command,
     stop_on_signals,
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "apply events")
     run.add_argument("--once", action="store_true", help="apply what is there now, then exit")
+    metrics_options(run)
     check = add("check", _check, "test every precondition")
     check.add_argument("--json", action="store_true")
     tables = add("tables", _tables, "print the DDL of the replica tables")
@@ -73,8 +76,14 @@ def _run(options: argparse.Namespace) -> int:
 
     stop = threading.Event()
     stop_on_signals(stop, late_exit_code=EXIT_INTERRUPTED if options.once else EXIT_DONE)
-    worker = Worker(_config(options), stop, once=options.once, connect_timeout_seconds=options.connect_timeout)
-    return worker.run()
+    config = _config(options)
+    worker = Worker(config, stop, once=options.once, connect_timeout_seconds=options.connect_timeout)
+    with ExitStack() as stack:
+        if options.metrics_port is not None:
+            from sinks.monitoring import monitored
+
+            stack.enter_context(monitored(worker, config, options.metrics_host, options.metrics_port))
+        return worker.run()
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ bounded. Each read begins at the entry where the one before it ended, and finds 
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -47,6 +48,8 @@ class Batch:
     published: LSN
     complete_to: LSN
     """Up to where the stream has been applied with it, when nothing is left before `published`; else 0/0."""
+    read_at: float
+    """When the reading of it began, monotonic seconds."""
 
 
 class Feed:
@@ -75,6 +78,7 @@ class Feed:
         self._thread.shutdown(cancel_futures=True)
 
     def _make(self, place: Place) -> Batch:
+        read_at = time.monotonic()
         read = self._reader.read(place.stream, place.meta, place.behind)
         entries, force = read.entries, False
         if (goal := place.goal) is not None:
@@ -94,6 +98,7 @@ class Feed:
             read.at_end and not left,
             read.published,
             read.published if complete else LSN(0),
+            read_at,
         )
 
 

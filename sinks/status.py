@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from transforms.errors import StatecastError
 from transforms.position import LSN, Position
 
+STATES = ("starting", "snapshotting", "streaming", "standby", "paused", "reconnecting", "stopped")
+
 
 @dataclass(slots=True)
 class SinkStatus:

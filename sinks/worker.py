@@ -20,6 +20,7 @@ from sinks.applying import Applying
 from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
+from sinks.counters import Counters
 from sinks.errors import CheckpointMoved, StreamsReplaced, TransportUnreachable
 from sinks.feed import Feed, Place
 from sinks.postgres import Database
@@ -29,6 +30,7 @@ from sinks.stream import StreamReader, connect
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN, Position
+from transforms.pulse import Pulse
 
 IDLE_SECONDS = 1.0
 RENEW_SECONDS = 3.0
@@ -36,6 +38,10 @@ TELL_SECONDS = 1.0
 """How often, at most, status and consumer groups are written, and an idle `applied_lsn`."""
 CANCEL_SECONDS = 3.0
 """A statement that still runs this long after the worker was told to end is cancelled."""
+
+STEP_SECONDS = 900.0
+"""How long a step may be silent: a sweep or a truncate of a large table is one statement without a time limit."""
+PAUSE_SLACK_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +78,9 @@ class Worker:
         """With `once`: stream -> the last entry to apply."""
         self._reached = False
         self._parked = 0
-        self._status = SinkStatus(sink)
+        self.status = SinkStatus(sink)
+        self.counters = Counters()
+        self.pulse = Pulse()
         self._told_at = self._renewed_at = 0.0
         self._moved: dict[str, Position] = {}
         """Stream -> where its consumer group was left."""
@@ -92,12 +100,12 @@ class Worker:
         try:
             while not self._stop.is_set() and not self._reached:
                 retrying(self._step)
-            self._status.enter("stopped")
+            self.status.enter("stopped")
         except StatecastError as error:
             if not (self._stop.is_set() and error.retryable):
-                self._status.fail("stopped", error)
+                self.status.fail("stopped", error)
                 raise
-            self._status.enter("stopped")
+            self.status.enter("stopped")
         finally:
             self._leave()
             ended.set()
@@ -110,6 +118,7 @@ class Worker:
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
+        self.pulse.beat("worker", time.monotonic() + STEP_SECONDS)
         try:
             session = self._session or self._open()
             if session is None:
@@ -143,7 +152,7 @@ class Worker:
         self._checkpoints.make_schema()
         prospect = self._opener.look(self._control, self._reader)
         if isinstance(prospect, str):
-            if self._status.enter("starting", prospect):
+            if self.status.enter("starting", prospect):
                 log.info("waiting: %s", prospect)
             self._tell()
             return None
@@ -154,15 +163,16 @@ class Worker:
             self._stand_by(prospect)
             return None
         self._standing_by = False
+        self.counters.sessions += 1
         self._opener.request_snapshots(session, self._control)
-        self._status.enter("streaming")
+        self.status.enter("streaming")
         self._moved.clear()
         self._renewed_at = self._told_at = 0.0
         return session
 
     def _stand_by(self, prospect: Prospect) -> None:
         self._standing_by = True
-        if self._status.enter("standby"):  # only told here: the status key is that of the worker that works
+        if self.status.enter("standby"):  # only told here: the status key is that of the worker that works
             log.info("another worker of sink %s is alive: standing by", self._config.name)
         with self._database.transaction():
             checkpoints = self._checkpoints.read()
@@ -179,7 +189,8 @@ class Worker:
         """Apply a batch of a stream, while one of the `following` stream is made; returns whether there was one."""
         checkpoint = session.checkpoints[stream]
         batch = self._feed.take(self._place(session, stream, checkpoint.position))
-        self._status.published = batch.published
+        self.status.published = batch.published
+        self.counters.read(batch, time.time())
         session.at_end[stream] = batch.at_end
         if batch.seen is not None:
             session.seen[stream] = batch.seen
@@ -190,12 +201,14 @@ class Worker:
         if batch.end is not None:
             parked = self._applying.apply(session, batch, batch.end, applied_lsn, self._control.documents)
             self._parked += parked
-            self._status.dead += parked
-            self._status.newest_seconds = batch.committed_at
+            self.status.dead += parked
+            self.status.newest_seconds = batch.committed_at
+            self.counters.applied(batch, parked, time.monotonic(), time.time())
         elif applied_lsn != checkpoint.applied_lsn and (self._once or self._tells_now()):
             with self._database.transaction():
                 advanced = self._checkpoints.advance(checkpoint, checkpoint.position, applied_lsn)
             session.checkpoints[stream] = advanced
+        self.counters.holds(stream, max(session.checkpoints[stream].position.commit_lsn, applied_lsn or LSN(0)))
         return batch.end is not None
 
     def _place(self, session: Session, stream: str, behind: Position) -> Place:
@@ -223,7 +236,7 @@ class Worker:
         now = time.monotonic()
         if now - self._renewed_at >= RENEW_SECONDS:
             with self._database.transaction():
-                self._status.dead = self._checkpoints.renew(len(session.checkpoints))
+                self.status.dead = self._checkpoints.renew(len(session.checkpoints))
             self._renewed_at = now
         if self._tells_now():
             self._tell_progress(session)
@@ -234,20 +247,20 @@ class Worker:
     def _tell_progress(self, session: Session) -> None:
         applied = [checkpoint.applied_lsn for checkpoint in session.checkpoints.values()]
         known = [lsn for lsn in applied if lsn is not None]
-        self._status.applied_lsn = min(known) if len(known) == len(applied) else None
-        self._status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
-        self._status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
-        if self._status.state != "stopped":
+        self.status.applied_lsn = min(known) if len(known) == len(applied) else None
+        self.status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
+        self.status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
+        if self.status.state != "stopped":
             runs = any(replica.run is not None for replica in session.replicas.values())
-            self._status.enter("snapshotting" if runs else "streaming")
-        for stream, position in self._status.streams.items():
+            self.status.enter("snapshotting" if runs else "streaming")
+        for stream, position in self.status.streams.items():
             if self._moved.get(stream) != position:
                 self._reader.move_group(stream, position)
                 self._moved[stream] = position
         self._tell()
 
     def _tell(self) -> None:
-        self._control.write_status(self._status.to_json())
+        self._control.write_status(self.status.to_json())
         self._told_at = time.monotonic()
 
     def _gives_up(self, state: tenacity.RetryCallState) -> bool:
@@ -257,7 +270,9 @@ class Worker:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, StatecastError)
         self._session = None
-        if self._status.fail("reconnecting" if self._contacted else "starting", error):
+        self.counters.failed(error, time.time())
+        self.pulse.beat("worker", time.monotonic() + state.upcoming_sleep + PAUSE_SLACK_SECONDS)
+        if self.status.fail("reconnecting" if self._contacted else "starting", error):
             log.warning("%s; trying again (%s)", error, error.remedy)
         if isinstance(error, TransportUnreachable):
             self._close_transport()

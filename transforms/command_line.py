@@ -47,6 +47,19 @@ def common_options() -> argparse.ArgumentParser:
     return common
 
 
+def metrics_options(run: argparse.ArgumentParser) -> None:
+    """Where a long-running command answers for itself; nowhere unless a port is given."""
+    run.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="serve /metrics, /healthz and /readyz over HTTP (0: on a free port, which is logged)",
+    )
+    run.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="on this address (127.0.0.1: this machine alone)"
+    )
+
+
 def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, environ: Mapping[str, str]) -> int:
     """Parse, run `options.command`, and turn what it raises into messages; returns the exit code."""
     defaults = argparse.Namespace(
@@ -57,17 +70,34 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_formatter(options.log_format))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
+    as_json = options.log_format == "json"
+    if as_json:
+        threading.excepthook = _log_uncaught
     try:
         code: int = options.command(options)
     except StatecastError as error:
-        print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
+        if as_json:
+            log.error("%s", error, extra={"error": type(error).__name__, "remedy": error.remedy})
+        else:
+            print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
         return error.exit_code
+    except Exception:
+        if not as_json:
+            raise
+        log.critical("a mistake in statecast", exc_info=True)
+        return EXIT_DIFFERENCE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     return code
+
+
+def _log_uncaught(failure: threading.ExceptHookArgs) -> None:
+    """What ends a thread, as a log line."""
+    if failure.exc_value is not None:
+        log.critical("a mistake in statecast ends a thread", exc_info=failure.exc_value)
 
 
 def _tune_interpreter() -> None:

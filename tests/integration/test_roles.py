@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -12,7 +13,8 @@ import redis
 from psycopg.conninfo import make_conninfo
 
 from cdc.demo.servers import ValkeyServer
-from tests.processes import Pipeline, closing
+from tests.processes import Pipeline, closing, wait_until
+from tests.scraping import Endpoint
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PASSWORD = "hunter2-planted"
@@ -146,3 +148,11 @@ def test_what_a_redis_user_may_not_do_is_told_with_the_command(
     assert "ACL" in output
     assert command in output
     assert PASSWORD not in output
+
+
+def test_the_grants_are_enough_for_the_metrics_too(shop: Pipeline) -> None:
+    reader = shop.reader("--metrics-port", "0")
+    endpoint = Endpoint.of(reader)
+    for metric in ("statecast_source_up", "statecast_slot_active", "statecast_transport_up"):
+        wait_until(metric, partial(endpoint.has, metric, 1))
+    assert reader.terminate() == 0

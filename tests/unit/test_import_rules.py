@@ -36,6 +36,16 @@ ALLOWED_IMPORTS = {
         "sinks/control.py",
     ],
     "tenacity": ["cdc/pipeline.py", "sinks/worker.py"],
+    # Never where rows pass: counters are plain numbers that these files read off at a scrape.
+    "prometheus_client": [
+        "transforms/metric_families.py",
+        "cdc/metrics.py",
+        "cdc/monitoring.py",
+        "cdc/endpoint.py",
+        "sinks/metrics.py",
+        "sinks/monitoring.py",
+        "sinks/endpoint.py",
+    ],
 }
 
 # The only files that read the environment, print, or configure logging.
@@ -49,6 +59,7 @@ PURE = [
     "cdc/pgoutput.py",
     "cdc/walsender.py",
     "cdc/progress.py",
+    "cdc/trail.py",
     "cdc/chunking.py",
     "sinks/batch.py",
     "sinks/copy_text.py",
@@ -126,6 +137,7 @@ def test_a_file_uses_only_what_its_place_allows(path: str) -> None:
         ("cdc/pipeline.py", "def f() -> None:\n    from psycopg.pq import PGconn"),
         ("sinks/worker.py", "from redis import Redis"),
         ("cdc/cli.py", "import tenacity"),
+        ("cdc/publisher.py", "from prometheus_client import Counter"),
         ("cdc/config.py", "import os\nos.environ['X']"),
         ("cdc/config.py", "from os import getenv as get"),
         ("sinks/worker.py", "print('x')"),

@@ -1,0 +1,46 @@
+"""What a reader has done since its process began: plain numbers, written once a batch and read at a scrape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cdc.control import Run
+from transforms.histogram import Histogram
+from transforms.position import LSN
+
+
+@dataclass(slots=True)
+class Counters:
+    """Kept over all sessions of a process. Each field has one thread that writes it; any thread may read."""
+
+    batches: int = 0
+    entries: Counter[str] = field(default_factory=Counter)
+    """Stream -> entries appended."""
+    repeats: Counter[str] = field(default_factory=Counter)
+    """Stream -> entries that were in it already."""
+    sent_bytes: int = 0
+    publish_seconds: Histogram = field(default_factory=Histogram)
+    """From the sending of a batch to its reply."""
+    published: LSN | None = None
+    confirmed: LSN | None = None
+    confirm_sent_at: float | None = None
+    """When the slot was last told a position; monotonic."""
+    sessions: int = 0
+    runs: dict[str, Run] = field(default_factory=dict)
+    """Event -> the newest snapshot run that this process worked on, as it stands."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Class of error -> how often it ended a session or an attempt to open one."""
+    failed_at: dict[str, float] = field(default_factory=dict)
+    """Class of error -> when it happened last, seconds since 1970."""
+
+    def batch_answered(self, seconds: float) -> None:
+        """Redis has answered for a whole batch."""
+        self.batches += 1
+        self.publish_seconds.observe(seconds)
+
+    def failed(self, error: Exception, at: float) -> None:
+        """Remember an error by its class; its text may say too much for a label."""
+        name = type(error).__name__
+        self.failures[name] += 1
+        self.failed_at[name] = at

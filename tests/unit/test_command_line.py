@@ -1,0 +1,72 @@
+"""The frame of both commands: how an end that nobody wished for reaches whoever reads the log."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from transforms.command_line import Command, common_options, run_command
+from transforms.errors import ValueNotEncodable
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    """Give logging and threading back as they were."""
+    root = logging.getLogger()
+    handlers, level, hook = root.handlers[:], root.level, threading.excepthook
+    yield
+    root.handlers[:], threading.excepthook = handlers, hook
+    root.setLevel(level)
+
+
+def run(command: Command, *arguments: str) -> int:
+    parser = argparse.ArgumentParser(parents=[common_options()])
+    parser.set_defaults(command=command)
+    return run_command(parser, arguments, {})
+
+
+def refuse(_: argparse.Namespace) -> int:
+    raise ValueNotEncodable("it does not fit", remedy="Mend it.")
+
+
+def fail(_: argparse.Namespace) -> int:
+    raise ZeroDivisionError("a\nb")
+
+
+def fail_in_a_thread(_: argparse.Namespace) -> int:
+    thread = threading.Thread(target=fail, args=(_,))
+    thread.start()
+    thread.join()
+    return 0
+
+
+def test_an_error_is_message_and_remedy_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(refuse) == 3
+    assert capsys.readouterr().err == "error: it does not fit\n  remedy: Mend it.\n"
+
+
+def test_an_error_is_one_json_line_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(refuse, "--log-format", "json") == 3
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["message"]) == ("error", "it does not fit")
+    assert (line["error"], line["remedy"]) == ("ValueNotEncodable", "Mend it.")
+
+
+@pytest.mark.parametrize(("command", "code"), [(fail, 1), (fail_in_a_thread, 0)])
+def test_a_traceback_is_one_json_line_for_machines(
+    command: Command, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, "--log-format", "json") == code
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"]) == ("critical", "transforms.command_line")
+    assert line["exception"].endswith("ZeroDivisionError: a\nb")
+
+
+def test_a_traceback_is_left_as_it_is_for_people() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(fail)
