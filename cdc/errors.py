@@ -5,8 +5,17 @@ Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.h
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from transforms.address import is_untrusted
 from transforms.errors import EXIT_UNREACHABLE, StatecastError
+
+_REFUSED_AT_THE_DOOR: Final = re.compile(
+    "authentication failed|no password supplied|no pg_hba.conf entry|is not permitted to log in"
+    '|permission denied for database|FATAL: +(?:role|database) ".*" does not exist'
+)
+"""What a server says to those it knows and does not let in. libpq passes on no SQLSTATE of a failed connection."""
 
 
 class SourceError(StatecastError):
@@ -88,7 +97,7 @@ def source_error(sqlstate: str | None, message: str) -> SourceError:
     """The error for what a server or libpq said. Without a SQLSTATE the connection itself failed."""
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):
-        if "authentication failed" in text or "no password supplied" in text:
+        if _REFUSED_AT_THE_DOOR.search(text):
             return AccessDenied(text)
         return SourceNotTrusted(text) if is_untrusted(text) else SourceUnreachable(text)
     if sqlstate[:2] in ("53", "57", "40", "58") or sqlstate in ("55P03", "55006", "25P03", "25P04", "42710"):
