@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -45,19 +46,13 @@ def cautions_about(facts: TableFacts, mapping: EventMapping, server_version: int
     """All that apply to an event."""
     texts = {
         Kind.PERSONAL_KEY: _personal_key(facts, mapping),
-        Kind.LARGE_VALUES: _large_values(facts, mapping),
         Kind.PARTITIONED: _partitioned(facts, mapping),
         Kind.GENERATED: _generated(facts, server_version),
         Kind.AS_TEXT: _as_text(mapping),
         Kind.INHERITANCE: _inheritance(facts),
         Kind.ROW_SECURITY: _row_security(facts),
     }
-    whole_entries = f"ALTER TABLE {table_name(facts.name)} REPLICA IDENTITY FULL;"
-    return tuple(
-        Caution(kind, text, whole_entries if kind is Kind.LARGE_VALUES else None)
-        for kind, text in texts.items()
-        if text
-    )
+    return (*_large_values(facts, mapping), *(Caution(kind, text) for kind, text in texts.items() if text))
 
 
 def _personal_key(facts: TableFacts, mapping: EventMapping) -> str:
@@ -65,15 +60,16 @@ def _personal_key(facts: TableFacts, mapping: EventMapping) -> str:
     return f"looks personal and is published all the same, being the key: {_names(personal)}" if personal else ""
 
 
-def _large_values(facts: TableFacts, mapping: EventMapping) -> str:
+def _large_values(facts: TableFacts, mapping: EventMapping) -> Iterator[Caution]:
     columns = [name for name in mapping.names if name in facts.toastable]
-    if mapping.table.identity == "f" or not facts.toast_bytes or not columns:
-        return ""
-    return (
-        f"{size_text(facts.toast_bytes)} of large values (of {_names(columns)}): an update that leaves one alone does"
-        ' not send it; its entry then names the column as missing (unchanged_toast = "partial"), and replicas keep the'
-        " value they have. For whole entries, at the price of a larger log:"
-    )
+    if mapping.table.identity != "f" and facts.toast_bytes and columns:
+        yield Caution(
+            Kind.LARGE_VALUES,
+            f"{size_text(facts.toast_bytes)} of large values (of {_names(columns)}): an update that leaves one alone"
+            ' does not send it; its entry then names the column as missing (unchanged_toast = "partial"), and replicas'
+            " keep the value they have. For whole entries, at the price of a larger log:",
+            f"ALTER TABLE {table_name(facts.name)} REPLICA IDENTITY FULL;",
+        )
 
 
 def _partitioned(facts: TableFacts, mapping: EventMapping) -> str:

@@ -42,8 +42,8 @@ _PHRASES: Final = frozenset(
         """
     e_mail first_name last_name middle_name full_name given_name family_name maiden_name user_name nick_name
     display_name legal_name contact_name cardholder_name account_holder account_number account_no routing_number
-    sort_code bank_account tax_id tax_number vat_id national_id identity_card social_security driver_license api_key access_key
-    private_key secret_key encryption_key signing_key recovery_code security_answer security_question
+    sort_code bank_account tax_id tax_number vat_id national_id identity_card social_security driver_license
+    api_key access_key private_key secret_key encryption_key signing_key recovery_code security_answer security_question
     user_agent remote_addr remote_host mac_address device_id post_code zip_code house_number mot_de_passe blood_type
     """,
     )

@@ -7,7 +7,7 @@ from typing import Final
 
 from transforms.names import TableName, quote_identifier
 
-LINE: Final = 76
+LINE: Final = 74
 """How wide statements are written: with what stands before them in a comment they fill 80 columns."""
 
 

@@ -39,8 +39,8 @@ def comment(text: str, *, hanging: str = "") -> str:
 
 
 def sql_comment(sql: str) -> Iterator[str]:
-    """Statements as comment lines: without the two signs in front they can be run."""
-    return (f"#   {line}".rstrip() for line in sql.split("\n"))
+    """Statements as comment lines, further in than prose: without what stands before them they can be run."""
+    return (f"#     {line}".rstrip() for line in sql.split("\n"))
 
 
 def _head(plan: Plan, server: ServerFacts) -> str:
@@ -110,11 +110,11 @@ def _sink(planned: PlannedEvent) -> str:
     lines = [
         comment("A consuming service needs the sections pipeline and transport, and one like this:"),
         "#",
-        "#   [sinks.billing]",
-        '#   type = "postgres"',
-        '#   dsn = "${BILLING_DSN}"',
-        "#   [sinks.billing.tables]",
-        f"#   {name} = {toml_string(str(TableName('replica', name)))}",
+        "#     [sinks.billing]",
+        '#     type = "postgres"',
+        '#     dsn = "${BILLING_DSN}"',
+        "#     [sinks.billing.tables]",
+        f"#     {name} = {toml_string(str(TableName('replica', name)))}",
     ]
     return "\n".join(lines)
 
