@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     init = add("init", _init, "write a starter configuration for a database that is there already")
     init.add_argument(
-        "--source", metavar="DSN", default="${SOURCE_DSN}", help="a libpq URI or keyword string (${SOURCE_DSN})"
+        "--source", metavar="DSN", default="${SOURCE_DSN}", help="the database (${SOURCE_DSN}, which ps does not show)"
     )
     init.add_argument(
         "--table", action="append", default=[], metavar="GLOB", help="only tables whose name or schema.name matches"

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from cdc.catalog import EventMapping
+from cdc.config import ALL_COLUMNS
 from cdc.init.amounts import size_text
 from cdc.init.facts import TableFacts
 from cdc.init.personal import looks_personal
@@ -26,6 +27,7 @@ class Kind(Enum):
     PERSONAL_KEY = "the key looks personal, and a key is always published"
     LARGE_VALUES = "large values that an update leaves alone are not sent again"
     PARTITIONED = "TRUNCATE, ATTACH and DETACH of one partition are not in the log"
+    NAMELESS = "a column called * cannot be listed"
     GENERATED = "generated columns are left out"
     AS_TEXT = "types of this database's own may become text in a replica"
     INHERITANCE = "tables that inherit are events of their own"
@@ -47,6 +49,7 @@ def cautions_about(facts: TableFacts, mapping: EventMapping, server_version: int
     texts = {
         Kind.PERSONAL_KEY: _personal_key(facts, mapping),
         Kind.PARTITIONED: _partitioned(facts, mapping),
+        Kind.NAMELESS: _nameless(mapping),
         Kind.GENERATED: _generated(facts, server_version),
         Kind.AS_TEXT: _as_text(mapping),
         Kind.INHERITANCE: _inheritance(facts),
@@ -82,6 +85,11 @@ def _partitioned(facts: TableFacts, mapping: EventMapping) -> str:
     )
 
 
+def _nameless(mapping: EventMapping) -> str:
+    there = any((column.name,) == ALL_COLUMNS for column in mapping.table.columns)
+    return 'left out: a column called "*", which in a list would stand for all columns' if there else ""
+
+
 def _generated(facts: TableFacts, server_version: int) -> str:
     parts = []
     if facts.virtual:
@@ -110,7 +118,8 @@ def _inheritance(facts: TableFacts) -> str:
     if facts.parents:
         parts.append(f"inherits from {', '.join(map(table_name, facts.parents))}")
     if facts.children:
-        parts.append(f"{', '.join(map(table_name, facts.children))} inherit from it")
+        verb = "inherits" if len(facts.children) == 1 else "inherit"
+        parts.append(f"{', '.join(map(table_name, facts.children))} {verb} from it")
     return f"{' and '.join(parts)}: this event has the table's own rows only" if parts else ""
 
 

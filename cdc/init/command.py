@@ -10,12 +10,11 @@ from pathlib import Path
 
 from cdc.errors import AccessDenied, SourceBusy, SourceRefused, SourceUnreachable
 from cdc.init.access import access_sql
-from cdc.init.errors import NoDsn, NothingToMap
+from cdc.init.errors import NoDsn, NothingThere, NothingToMap
 from cdc.init.event_names import pipeline_name
 from cdc.init.plan import choose, make_plan, skip
 from cdc.init.providers import SUPABASE, provider_of
 from cdc.init.report import report, unfit_lines
-from cdc.init.settings import settings_to_change
 from cdc.init.starter_file import starter_file
 from cdc.init.survey import Survey
 from transforms.config import Secret
@@ -66,11 +65,14 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None) -> Propos
     candidates, skipped = skip(chosen, supabase=provider_of(server.traces) is SUPABASE and not globs)
     tables = survey.describe([facts.name for facts in candidates])
     plan = make_plan(pipeline, candidates, tables, skipped, server.version)
+    if not candidates:
+        reasons = "".join(f"\n- {len(group.tables)} {group.reason}" for group in skipped)
+        raise NothingThere(f"no table is of a kind that could be mapped{reasons}")
     if not plan.events:
         lines = [line for unfit in plan.unfit for line in unfit_lines(unfit)]
         raise NothingToMap("\n".join(["no table can be mapped as it is", *lines]))
     access = access_sql(role, publication, plan.events, server, survey.publication(publication))
-    return Proposal(starter_file(plan, server, access), report(plan, role, access, settings_to_change(server), file))
+    return Proposal(starter_file(plan, server, access), report(plan, role, server, access, file))
 
 
 @contextmanager

@@ -33,3 +33,9 @@ class NothingToMap(SourceError):
     """No table can be mapped as it is."""
 
     remedy = "Run the SQL above for the tables that you want to share, then `cdc init` again."
+
+
+class NothingThere(SourceError):
+    """The database has no table that could be mapped."""
+
+    remedy = "Name the database that holds the tables in --source, or other tables with --table."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -11,6 +12,9 @@ from transforms.names import RESERVED_NAMES, TableName
 
 _PIPELINE_NAME_SIZE: Final = 31
 _EVENT_NAME_SIZE: Final = 63
+
+_SAID_PLAINLY: Final = re.compile(r"[a-z0-9_]+s")
+"""Such a table keeps the name without a number where others in its schema give the same."""
 
 _SINGULAR: Final = {"people": "person", "children": "child", "men": "man", "women": "woman"}
 _NO_PLURAL: Final = frozenset({"series", "species", "news", "address", "sms", "gps", "dns", "https", "always"})
@@ -28,7 +32,7 @@ def event_names(tables: Sequence[TableName]) -> dict[TableName, str]:
     used = Counter(short.values())
     chosen: dict[TableName, str] = {}
     taken = {name for name, times in used.items() if times == 1 and name not in RESERVED_NAMES}
-    for table in sorted(tables, key=lambda table: (table.schema, table.name)):
+    for table in sorted(tables, key=lambda table: (table.schema, not _SAID_PLAINLY.fullmatch(table.name), table.name)):
         name = short[table]
         if used[name] > 1 or name in RESERVED_NAMES:
             name = _free(_fit(_named(words(table.schema) + name.split("_"), "t"), _EVENT_NAME_SIZE), taken)

@@ -8,6 +8,17 @@ from cdc.init.sql_text import column_list, identifier, table_name
 from transforms.names import IDENTIFIER_MAX_BYTES
 
 
+def cause(facts: TableFacts, table: Table) -> str:
+    """What about a table makes it unfit, where that is plain; else empty."""
+    if facts.deferrable_key is not None:
+        return "its primary key is deferrable, and so is no identity"
+    if not table.primary_key:
+        return "it has no primary key"
+    if table.identity == "n" or table.leaves_without_identity:
+        return "REPLICA IDENTITY NOTHING"
+    return ""
+
+
 def mending(facts: TableFacts, table: Table) -> str | None:
     """Statements for the table's owner, those that change least; None where no statement alone would do."""
     name = table_name(facts.name)

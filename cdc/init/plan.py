@@ -13,13 +13,13 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
-from cdc.catalog import EventMapping, Table, TableUnfit, map_event
+from cdc.catalog import EventMapping, IdentityMissing, Table, TableUnfit, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.init.cautions import Caution, cautions_about
 from cdc.init.errors import NoSuchTable
 from cdc.init.event_names import event_names
 from cdc.init.facts import TableFacts
-from cdc.init.mending import mending
+from cdc.init.mending import cause, mending
 from cdc.init.personal import personal_columns
 from transforms.names import TableName
 
@@ -132,6 +132,8 @@ def make_plan(
             event, mapping = _mapped(names[facts.name], table)
         except TableUnfit as error:
             reason = _WHERE_IT_WOULD_STAND.sub("", str(error)).removeprefix(f"{facts.name} ")
+            if isinstance(error, IdentityMissing) and (why := cause(facts, table)):
+                reason += f" ({why})"
             unfit.append(Unfit(facts, table.estimated_rows, reason, mending(facts, table), error.remedy))
         else:
             personal = personal_columns(table.name.name, _listable(table), mapping.key)

@@ -6,21 +6,23 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from cdc.init.cautions import Kind
+from cdc.init.facts import ServerFacts
 from cdc.init.plan import Plan, Unfit
 from cdc.init.printable import wrapped
+from cdc.init.settings import settings_to_change
 from cdc.init.sql_text import table_name
-from transforms.finding import Finding
 
 _NAMED: Final = 5
 """How many tables are named where the file names them all."""
 
 
-def report(plan: Plan, role: str, access: str, settings: list[Finding], file: Path | None) -> str:
+def report(plan: Plan, role: str, server: ServerFacts, access: str, file: Path | None) -> str:
     """The text, in the order in which a person goes on; `file` is None where the file went to standard output."""
     blocks = [_summary(plan, file), *_cautions(plan), *_unfit(plan)]
-    if settings:
+    if settings := settings_to_change(server):
         lines = [line for finding in settings for line in finding.lines()]
         blocks.append("\n".join(["Settings of the server to change:", "", *lines]))
     blocks.append(
@@ -28,7 +30,7 @@ def report(plan: Plan, role: str, access: str, settings: list[Finding], file: Pa
         f"{access}\n\n"
         f"Then give the role a password (in psql: \\password {role})."
     )
-    blocks.append("\n".join(_next_steps(role, file, changes=bool(settings))))
+    blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(settings))))
     return "\n\n".join(blocks)
 
 
@@ -74,13 +76,13 @@ def _unfit(plan: Plan) -> Iterator[str]:
         yield "\n".join(["Cannot be mapped yet, with what mends it:", "", *lines])
 
 
-def _next_steps(role: str, file: Path | None, *, changes: bool) -> Iterator[str]:
+def _next_steps(role: str, database: str, file: Path | None, *, changes: bool) -> Iterator[str]:
     option = "" if file is None or file == Path("cdc.toml") else f" -c {shlex.quote(str(file))}"
     yield "Next:"
     yield ""
     yield "1. read the file, and take out what nobody needs" if file else "1. keep the file as cdc.toml"
     yield "2. change the settings and run the SQL above" if changes else "2. run the SQL above"
-    yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/DATABASE'"
+    yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/{quote(database, safe='')}'"
     yield "   export REDIS_URL='redis://HOST:6379'"
     yield f"4. cdc check{option}"
     yield f"5. cdc run{option}"

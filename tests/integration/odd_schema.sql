@@ -19,7 +19,7 @@ CREATE TABLE "заказы" ("номер" int PRIMARY KEY, "сумма" numeric)
 CREATE TABLE "клиенты" ("номер" int PRIMARY KEY);
 CREATE TABLE "Odd Schema"."1st.table" (id int PRIMARY KEY, "a.b" text);
 CREATE TABLE "two
-lines" (id int PRIMARY KEY, "tab	here" text, "bell" text);
+lines" (id int PRIMARY KEY, "tab	here" text, U&"\0007bell" text);
 CREATE TABLE "back\slash" (id int PRIMARY KEY, "\n" text);
 CREATE TABLE "# no comment" (id int PRIMARY KEY, "[events.x]" text);
 CREATE TABLE status (id int PRIMARY KEY, v text);

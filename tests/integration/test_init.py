@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.config import load_reader_config
+from cdc.errors import SourceError
+from cdc.init.survey import Survey
 from tests.processes import wait_until
 from transforms.keys import Keys
 from transforms.names import TableName
@@ -199,7 +202,7 @@ def test_each_kind_of_caution_is_written_at_its_event(newcomer: Newcomer) -> Non
     assert "partitioned" in about("measurement")
     assert "twice (stored: not" in about("calculated")
     assert "st (types.state), sts (types.state[]), am (public.money_amount)" in about("every_type")
-    assert "public.dogs inherit from it" in about("animal")
+    assert "public.dogs inherits from it" in about("animal")
     assert "inherits from public.animals" in about("dog")
     assert "row security is on" in about("guarded")
     assert "- unlogged: their changes are not in the log: public.cache" in text
@@ -237,7 +240,7 @@ def test_the_role_of_the_sql_can_do_all_that_check_and_run_do(newcomer: Newcomer
     newcomer.cdc("run", "--once", dsn=dsn)
     newcomer.cdc("snapshot", "--all", dsn=dsn)
     newcomer.cdc("run", "--once", dsn=dsn)
-    assert published(newcomer)["public_order_2"] == 2 + 2 + 2
+    assert published(newcomer)["public_order"] == 2 + 2 + 2
     with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute('SELECT email FROM "user"')
 
@@ -296,6 +299,29 @@ def test_without_any_table_that_can_be_mapped_nothing_is_written(newcomer: Newco
     assert "no table can be mapped as it is\n- public.history: has no replica identity" in ended.log
     assert "ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;" in ended.log
     assert list(newcomer.folder.iterdir()) == []
+
+
+def test_an_empty_database_is_told_so(newcomer: Newcomer) -> None:
+    newcomer.execute("CREATE UNLOGGED TABLE cache (id int PRIMARY KEY)")
+    ended = newcomer.cdc("init", expect=3)
+    assert "no table is of a kind that could be mapped\n- 1 unlogged" in ended.log
+    assert "remedy: Name the database that holds the tables in --source" in ended.log
+
+
+def test_any_role_that_may_connect_will_do(newcomer: Newcomer) -> None:
+    newcomer.execute(ODD_SCHEMA)
+    superusers = newcomer.cdc("init", "-o", "-").output
+    role = f"nobody_{os.getpid()}"
+    newcomer.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        assert newcomer.cdc("init", "-o", "-", dsn=make_conninfo(newcomer.source_dsn, user=role)).output == superusers
+    finally:
+        newcomer.execute(f"DROP ROLE {role}")
+
+
+def test_the_survey_cannot_write(source_dsn: str) -> None:
+    with closing(Survey(source_dsn, "test")) as survey, pytest.raises(SourceError, match="read-only transaction"):
+        survey.drop_publication("cdc_shop")
 
 
 def test_a_table_that_is_locked_is_not_waited_for(newcomer: Newcomer) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from cdc.catalog import Column, Table
 from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
+from cdc.init.plan import Plan, make_plan
 from transforms.column_type import ColumnType
 from transforms.names import TableName
 
 INTEGER = ColumnType("integer", "integer", 23)
 TEXT = ColumnType("text", "text", 25)
+ORDERS = TableName("public", "orders")
 
 
 def table(
@@ -69,3 +71,13 @@ def facts(name: TableName, **other: Any) -> TableFacts:
 def index(name: str, *columns: str) -> KeyedBy:
     """A unique index."""
     return KeyedBy(name, columns)
+
+
+def plan(*pairs: tuple[TableFacts, Table], version: int = 180_000) -> Plan:
+    """What is proposed for these tables."""
+    return make_plan("shop", [pair[0] for pair in pairs], {pair[1].name: pair[1] for pair in pairs}, (), version)
+
+
+def planned(of_table: Table, **of_facts: Any) -> Plan:
+    """What is proposed for one table."""
+    return plan((facts(of_table.name, **of_facts), of_table))

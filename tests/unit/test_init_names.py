@@ -84,7 +84,7 @@ def names(*tables: str) -> list[str]:
         (["orders", "sales.customers"], ["order", "customer"]),
         (['public."Order Lines"', 'public."OrderItems"'], ["order_line", "order_item"]),
         (["public.orders", "sales.orders"], ["public_order", "sales_order"]),
-        (["public.orders", 'public."Orders"'], ["public_order_2", "public_order"]),
+        (["public.orders", 'public."Orders"'], ["public_order", "public_order_2"]),
         (["status", "meta", "requests", "schema"], ["public_status", "public_meta", "request", "public_schema"]),
         (['public."заказы"', 'public."клиенты"'], ["public_table", "public_table_2"]),
         (['public."1st"'], ["t_1st"]),
