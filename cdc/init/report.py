@@ -80,7 +80,7 @@ def _next_steps(role: str, database: str, file: Path | None, *, changes: bool) -
     option = "" if file is None or file == Path("cdc.toml") else f" -c {shlex.quote(str(file))}"
     yield "Next:"
     yield ""
-    yield "1. read the file, and take out what nobody needs" if file else "1. keep the file as cdc.toml"
+    yield "1. read the file, and take out what nobody needs, there and in the SQL above"
     yield "2. change the settings and run the SQL above" if changes else "2. run the SQL above"
     yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/{quote(database, safe='')}'"
     yield "   export REDIS_URL='redis://HOST:6379'"
