@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cdc.catalog import Table
+from cdc.config import ALL_COLUMNS
 from transforms.names import TableName
+
+
+def listable(table: Table) -> tuple[str, ...]:
+    """The columns that an event may list: in the log, and not called `*`, which in a list stands for all."""
+    return tuple(column.name for column in table.columns if not column.generated and (column.name,) != ALL_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cdc.catalog import Table
-from cdc.init.facts import TableFacts
+from cdc.init.facts import KeyedBy, TableFacts, listable
 from cdc.init.sql_text import column_list, identifier, table_name
-from transforms.names import IDENTIFIER_MAX_BYTES
 
 
 def cause(facts: TableFacts, table: Table) -> str:
@@ -21,68 +22,62 @@ def cause(facts: TableFacts, table: Table) -> str:
 
 def mending(facts: TableFacts, table: Table) -> str | None:
     """Statements for the table's owner, those that change least; None where no statement alone would do."""
-    name = table_name(facts.name)
-    default = f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"
     if table.primary_key:
-        if not _in_log(table.primary_key, table):
-            return None
-        return "\n".join(
-            f"ALTER TABLE {table_name(lacking)} REPLICA IDENTITY DEFAULT;"
-            for lacking in table.leaves_without_identity or (facts.name,)
-        )
-    new_key = _new_key(facts, table)
-    if new_key is None:
-        return None
-    # A primary key is the identity by default only.
-    return f"{new_key}\n{default}" if table.identity in ("n", "i") and "IDENTITY USING" not in new_key else new_key
+        return _identity_by_key(facts, table) if _can_be_listed(table.primary_key, table) else None
+    usable = [index for index in facts.unique_indexes if _can_be_listed(index.columns, table)]
+    if usable and facts.kind != "p" and facts.deferrable_key is None:
+        return _identity_by_index(facts, table, usable[0])
+    made = _primary_key(facts, table, usable)
+    if made is None or table.identity not in ("n", "i"):
+        return made
+    return f"{made}\nALTER TABLE {table_name(facts.name)} REPLICA IDENTITY DEFAULT;"
 
 
-def _new_key(facts: TableFacts, table: Table) -> str | None:
+def _identity_by_key(facts: TableFacts, table: Table) -> str:
+    lacking = table.leaves_without_identity or (facts.name,)
+    return "\n".join(f"ALTER TABLE {table_name(name)} REPLICA IDENTITY DEFAULT;" for name in lacking)
+
+
+def _identity_by_index(facts: TableFacts, table: Table, index: KeyedBy) -> str:
     name = table_name(facts.name)
-    if facts.deferrable_key is not None and _in_log(facts.deferrable_key.columns, table):
-        constraint, columns = identifier(facts.deferrable_key.name), column_list(facts.deferrable_key.columns)
-        return (
-            f"ALTER TABLE {name} DROP CONSTRAINT {constraint},\n    ADD CONSTRAINT {constraint} PRIMARY KEY {columns};"
-        )
-    for index in facts.unique_indexes:
-        if not _in_log(index.columns, table):
-            continue
-        if facts.kind == "p":  # an identity by index would have to be given to each partition, with its own index
-            return f"ALTER TABLE {name} ADD PRIMARY KEY {column_list(index.columns)};"
-        not_null = {column.name for column in table.columns if column.not_null}
-        nullable = [
-            f"ALTER COLUMN {identifier(column)} SET NOT NULL" for column in index.columns if column not in not_null
-        ]
-        first = f"ALTER TABLE {name} {', '.join(nullable)};\n" if nullable else ""
-        return f"{first}ALTER TABLE {name} REPLICA IDENTITY USING INDEX {identifier(index.name)};"
-    return _added_key(facts, table)
+    nullable = {column.name for column in table.columns if not column.not_null}
+    steps = [f"ALTER COLUMN {identifier(column)} SET NOT NULL" for column in index.columns if column in nullable]
+    statements = [f"ALTER TABLE {name} {', '.join(steps)};"] if steps else []
+    if table.identity != "f":  # FULL holds every column already
+        statements.append(f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX {identifier(index.name)};")
+    return "\n".join(statements)
 
 
-def _added_key(facts: TableFacts, table: Table) -> str | None:
-    """A key column of its own. Adding it rewrites the table under an exclusive lock, so that is said with it."""
-    name, column = table_name(facts.name), _unused("id", table)
-    note = f"-- Rewrites {name} under an exclusive lock."
-    if facts.deferrable_key is not None:
-        return None
+def _primary_key(facts: TableFacts, table: Table, indexes: list[KeyedBy]) -> str | None:
+    """A primary key of columns that are there, or else of a new one."""
+    name = table_name(facts.name)
+    deferrable = facts.deferrable_key
+    if deferrable is not None:
+        if not _can_be_listed(deferrable.columns, table):
+            return None
+        constraint, key = identifier(deferrable.name), column_list(deferrable.columns)
+        return f"ALTER TABLE {name} DROP CONSTRAINT {constraint},\n    ADD CONSTRAINT {constraint} PRIMARY KEY {key};"
+    if indexes:
+        return f"ALTER TABLE {name} ADD PRIMARY KEY {column_list(indexes[0].columns)};"
+    new = _unused("id", table)
+    rewrites = f"-- Rewrites {name} under an exclusive lock.\nALTER TABLE {name}"
     if facts.kind != "p":
-        added = f"ADD COLUMN {column} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
-        return f"{note}\nALTER TABLE {name}\n    {added};"
+        return f"{rewrites}\n    ADD COLUMN {new} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;"
     by = [column for column in facts.partition_columns if column is not None]
-    if len(by) < len(facts.partition_columns) or not _in_log(by, table):
+    if len(by) < len(facts.partition_columns) or not _can_be_listed(by, table):
         return None  # the key of a partitioned table must hold what it is partitioned by
     # Partitions share an identity column since Postgres 17 only, and a sequence in all versions.
-    key = column_list([column, *by])
-    return f"{note}\nALTER TABLE {name}\n    ADD COLUMN {column} bigserial,\n    ADD PRIMARY KEY {key};"
+    return f"{rewrites}\n    ADD COLUMN {new} bigserial,\n    ADD PRIMARY KEY {column_list([new, *by])};"
 
 
-def _in_log(columns: tuple[str, ...] | list[str], table: Table) -> bool:
-    return set(columns) <= {column.name for column in table.columns if not column.generated}
+def _can_be_listed(columns: Iterable[str], table: Table) -> bool:
+    return set(columns) <= set(listable(table))
 
 
 def _unused(name: str, table: Table) -> str:
+    """`name`, or something like it that no column is called."""
     taken = {column.name for column in table.columns}
-    free = name
+    free, number = name, 2
     while free in taken:
-        free = f"row_{free}"
-    assert len(free) <= IDENTIFIER_MAX_BYTES
+        free, number = f"{name}_{number}", number + 1
     return free

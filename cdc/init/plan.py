@@ -13,12 +13,12 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
-from cdc.catalog import EventMapping, IdentityMissing, Table, TableUnfit, map_event
-from cdc.config import ALL_COLUMNS, EventConfig
+from cdc.catalog import EventMapping, IdentityMissing, KeyUnfit, Table, TableUnfit, map_event
+from cdc.config import EventConfig
 from cdc.init.cautions import Caution, cautions_about
 from cdc.init.errors import NoSuchTable
 from cdc.init.event_names import event_names
-from cdc.init.facts import TableFacts
+from cdc.init.facts import TableFacts, listable
 from cdc.init.mending import cause, mending
 from cdc.init.personal import personal_columns
 from transforms.names import TableName
@@ -136,7 +136,7 @@ def make_plan(
                 reason += f" ({why})"
             unfit.append(Unfit(facts, table.estimated_rows, reason, mending(facts, table), error.remedy))
         else:
-            personal = personal_columns(table.name.name, _listable(table), mapping.key)
+            personal = personal_columns(table.name.name, listable(table), mapping.key)
             kept = tuple(name for name in event.columns if name not in personal)
             event = event.model_copy(update={"columns": kept})
             mapping = map_event(event, table)
@@ -146,23 +146,21 @@ def make_plan(
 
 def _mapped(name: str, table: Table) -> tuple[EventConfig, EventMapping]:
     """An event with every column that is in the log, by the first key that will do. Raises TableUnfit."""
-    columns = _listable(table)
+    columns = listable(table)
     refusal: TableUnfit | None = None
     for key in _keys(table):
         try:
             event = EventConfig(name=name, table=table.name, columns=columns, key=key)
             return event, map_event(event, table)
-        except ValidationError:  # no columns at all, or a key that is generated
-            refusal = refusal or TableUnfit(f"{table.name} has no key among the columns in the log")
+        except ValidationError:  # no columns at all, or a key that cannot be listed
+            refusal = refusal or KeyUnfit(
+                f"{table.name} has no key among the columns that can be listed",
+                remedy="Give it a unique key of columns that are NOT NULL and not generated.",
+            )
         except TableUnfit as error:
             refusal = refusal or error
     assert refusal is not None
     raise refusal
-
-
-def _listable(table: Table) -> tuple[str, ...]:
-    """The columns that a list may name: in the log, and not called `*`, which stands for all."""
-    return tuple(c.name for c in table.columns if not c.generated and (c.name,) != ALL_COLUMNS)
 
 
 def _keys(table: Table) -> list[tuple[str, ...] | None]:

@@ -28,7 +28,8 @@ def report(plan: Plan, role: str, server: ServerFacts, access: str, file: Path |
     blocks.append(
         "SQL for a superuser or the tables' owner; the role may read what is listed only:\n\n"
         f"{access}\n\n"
-        f"Then give the role a password (in psql: \\password {role})."
+        f"Then give the role a password (in psql: \\password {role}). It owns nothing: for a\n"
+        "table that is mapped later, `cdc run` says what the table's owner has to run."
     )
     blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(settings))))
     return "\n\n".join(blocks)

@@ -46,11 +46,18 @@ ALTER TABLE unique_in_whole_rows REPLICA IDENTITY FULL;
 
 -- Without a usable key, each with the SQL that mends it
 CREATE TABLE history (at timestamptz, what text);
-CREATE TABLE "history with id" (id int, row_id text);
+CREATE TABLE "history with id" (id int, id_2 text);
 CREATE TABLE later_checked (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text);
 CREATE TABLE without_identity (id int PRIMARY KEY, v text);
 ALTER TABLE without_identity REPLICA IDENTITY NOTHING;
 CREATE TABLE unique_only (id int UNIQUE, v text);
+CREATE TABLE unique_and_whole_rows (id int UNIQUE, v text);
+ALTER TABLE unique_and_whole_rows REPLICA IDENTITY FULL;
+CREATE TABLE index_gone (id int NOT NULL UNIQUE, v text);
+ALTER TABLE index_gone REPLICA IDENTITY USING INDEX index_gone_id_key;
+ALTER TABLE index_gone DROP CONSTRAINT index_gone_id_key;
+CREATE TABLE unique_parts (id int UNIQUE, v text) PARTITION BY LIST (id);
+CREATE TABLE unique_parts_1 PARTITION OF unique_parts FOR VALUES IN (1);
 CREATE TABLE nothing_and_no_key (v text);
 ALTER TABLE nothing_and_no_key REPLICA IDENTITY NOTHING;
 CREATE TABLE whole_rows_without_key (v text);

@@ -188,8 +188,19 @@ KEYLESS: dict[str, Any] = {"identity_columns": frozenset()}
             {},
             table(ORDERS, key=[], **KEYLESS),
             "-- Rewrites public.orders under an exclusive lock.\nALTER TABLE public.orders\n"
-            "    ADD COLUMN row_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;",
+            "    ADD COLUMN id_2 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;",
         ),
+        (
+            {"unique_indexes": (index("by id", "id"),)},
+            table(ORDERS, key=[], identity="f", identity_columns=frozenset({"id", "note"})),
+            "ALTER TABLE public.orders ALTER COLUMN id SET NOT NULL;",
+        ),
+        (
+            {"kind": "p", "unique_indexes": (index("by id", "id"),)},
+            table(ORDERS, key=[], kind="p", **KEYLESS),
+            "ALTER TABLE public.orders ADD PRIMARY KEY (id);",
+        ),
+        ({}, table(ORDERS, ["*"], key=["*"], identity="n", **KEYLESS), None),
         ({"kind": "p", "partition_columns": (None,)}, table(ORDERS, key=[], kind="p", **KEYLESS), None),
         ({}, table(ORDERS, generated=["id"], identity="n", identity_columns=frozenset()), None),
     ],
@@ -202,5 +213,5 @@ def test_a_table_without_a_usable_key_comes_with_what_mends_it(
 
 def test_a_key_that_is_generated_has_no_sql_that_mends_it_but_advice() -> None:
     (unfit,) = planned(table(ORDERS, ["id"], generated=["id"])).unfit
-    assert (unfit.sql, unfit.reason) == (None, "has no key among the columns in the log")
+    assert (unfit.sql, unfit.reason) == (None, "has no key among the columns that can be listed")
     assert unfit.advice.endswith(".")
