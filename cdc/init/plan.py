@@ -28,7 +28,7 @@ _OWN_TABLES = {TableName("cdc", name) for name in ("checkpoint", "replica", "dea
 _PROVIDERS_SCHEMAS = frozenset(
     {"auth", "storage", "realtime", "vault", "pgsodium", "supabase_functions", "supabase_migrations", "net"}
 )
-"""Source: https://supabase.com/docs/guides/database/postgres/roles and the schemas of a fresh project."""
+"""What the services of a Supabase project keep for themselves, and change when they like."""
 
 _WHERE_IT_WOULD_STAND = re.compile(r"^events\.\w+\.\w+: ")
 

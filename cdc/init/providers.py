@@ -52,6 +52,7 @@ AZURE: Final = Provider(
     frozenset({"azure.extensions", "azure_pg_admin"}),
     "Set the server parameter wal_level = logical, then restart the server.",
     "Set the server parameter {name} = {value}.",
+    note="Whoever creates the role needs REPLICATION too: ALTER ROLE administrator WITH REPLICATION;",
 )
 SUPABASE: Final = Provider(
     "Supabase",

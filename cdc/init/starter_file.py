@@ -26,11 +26,12 @@ def starter_file(plan: Plan, server: ServerFacts, access: str) -> str:
 
 
 def toml_string(text: str) -> str:
-    """A basic string. JSON's escapes are TOML's, which also wants DEL escaped.
+    """A basic string. JSON's escapes are TOML's; what an editor would hide or act on is escaped as well.
 
     Source: https://toml.io/en/v1.0.0#string
     """
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in quoted)
 
 
 def comment(text: str, *, hanging: str = "") -> str:

@@ -51,7 +51,7 @@ class Ended:
 
 @dataclass
 class Newcomer:
-    """Somebody with a database, an empty folder and the `cdc` command."""
+    """Somebody with a database, an empty folder and the two commands."""
 
     source_dsn: str
     folder: Path
@@ -67,9 +67,13 @@ class Newcomer:
         return name
 
     def cdc(self, *arguments: str, expect: int = 0, dsn: str | None = None) -> Ended:
-        """Run the command in the folder, to its end."""
+        """Run `cdc` in the folder, to its end."""
+        return self.run("cdc.cli", *arguments, expect=expect, dsn=dsn)
+
+    def run(self, module: str, *arguments: str, expect: int = 0, dsn: str | None = None) -> Ended:
+        """Run a command in the folder, to its end."""
         ended = subprocess.run(
-            [sys.executable, "-m", "cdc.cli", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
             env=os.environ | self.environment | {"SOURCE_DSN": dsn or self.source_dsn},
             capture_output=True,
@@ -255,6 +259,20 @@ def test_run_again_the_sql_has_only_what_is_missing(newcomer: Newcomer) -> None:
     assert f"ALTER PUBLICATION cdc_{newcomer.pipeline} ADD TABLE ONLY public.b;" in block
     newcomer.execute(block)
     newcomer.cdc("run", "--once", "-c", "again.toml")
+
+
+def test_the_sink_in_the_comments_fills_a_replica(newcomer: Newcomer, target_dsn: str) -> None:
+    newcomer.execute('CREATE TABLE "order" (id int PRIMARY KEY, v text); INSERT INTO "order" VALUES (1, \'x\')')
+    newcomer.cdc("init")
+    newcomer.cdc("run", "--once")
+    text = newcomer.file.read_text(encoding="utf-8")
+    sink = uncommented(text[text.index("# A consuming service") : text.index("# The role that reads")])
+    newcomer.file.write_text(text + sink, encoding="utf-8")
+    newcomer.environment["BILLING_DSN"] = target_dsn
+    newcomer.run("sinks.cli", "tables", "billing", "--apply")
+    newcomer.run("sinks.cli", "run", "billing", "--once")
+    with psycopg.connect(target_dsn) as connection:
+        assert connection.execute('SELECT * FROM replica."order"').fetchall() == [(1, "x")]
 
 
 # Where it is written

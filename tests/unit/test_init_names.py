@@ -104,8 +104,8 @@ def test_any_tables_get_names_that_are_allowed_and_differ(tables: list[TableName
         assert name not in RESERVED_NAMES
 
 
-@given(st.lists(st.builds(TableName, identifiers, identifiers), unique=True, max_size=6), st.randoms())
-def test_names_do_not_depend_on_the_order_of_the_tables(tables: list[TableName], random: object) -> None:
+@given(st.lists(st.builds(TableName, identifiers, identifiers), unique=True, max_size=6))
+def test_names_do_not_depend_on_the_order_of_the_tables(tables: list[TableName]) -> None:
     assert event_names(tables) == event_names(tables[::-1])
 
 
