@@ -28,8 +28,9 @@ def report(plan: Plan, role: str, server: ServerFacts, access: str, file: Path |
     blocks.append(
         "SQL for a superuser or the tables' owner; the role may read what is listed only:\n\n"
         f"{access}\n\n"
-        f"Then give the role a password (in psql: \\password {role}). It owns nothing: for a\n"
-        "table that is mapped later, `cdc run` says what the table's owner has to run."
+        f"Then give the role a password (in psql: \\password {role}).\n"
+        "It owns nothing: for a table that is mapped later, `cdc run` says what the\n"
+        "table's owner has to run."
     )
     blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(settings))))
     return "\n\n".join(blocks)
