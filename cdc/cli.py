@@ -13,6 +13,7 @@ from pathlib import Path
 from cdc.config import ReaderConfig, load_reader_config
 from cdc.pipeline import Reader
 from cdc.progress_view import progress_view
+from transforms.address import Address
 from transforms.command_line import (
     Command,
     common_options,
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "-o", "--output", metavar="FILE", help="where to write, - for standard output (what -c names, else cdc.toml)"
     )
+    init.add_argument(
+        "--allow-plaintext", action="store_true", help="without TLS that checks the server, now and in the file"
+    )
     run = add("run", _run, "snapshot what is missing or asked for, then stream")
     run.add_argument("--once", action="store_true", help="publish and confirm what is there now, then exit")
     snapshot = add("snapshot", _snapshot, "publish current state again")
@@ -78,14 +82,15 @@ def _init(options: argparse.Namespace) -> int:
     from cdc.init.command import propose, read_dsn
     from cdc.init.output import refuse_to_overwrite, write_new
 
+    address = Address("source", read_dsn(options.source, os.environ), options.allow_plaintext)
     if options.output == "-":
-        proposal = propose(read_dsn(options.source, os.environ), options.table, file=None)
+        proposal = propose(address, options.table, file=None)
         print(proposal.file, end="")
         print(proposal.report, file=sys.stderr)
         return EXIT_DONE
     path = Path(options.output or options.config)
     refuse_to_overwrite(path)
-    proposal = propose(read_dsn(options.source, os.environ), options.table, file=path)
+    proposal = propose(address, options.table, file=path)
     write_new(path, proposal.file)
     print(proposal.report)
     return EXIT_DONE

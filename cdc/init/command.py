@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdc.errors import AccessDenied, SourceBusy, SourceRefused, SourceUnreachable
+from cdc.errors import AccessDenied, SourceBusy, SourceNotTrusted, SourceRefused, SourceUnreachable
 from cdc.init.access import access_sql
 from cdc.init.errors import NoDsn, NothingThere, NothingToMap
 from cdc.init.event_names import pipeline_name
@@ -17,10 +17,15 @@ from cdc.init.providers import SUPABASE, provider_of
 from cdc.init.report import report, unfit_lines
 from cdc.init.starter_file import starter_file
 from cdc.init.survey import Survey
-from transforms.config import Secret
+from transforms.address import Address, NotEncrypted
+from transforms.secret import Secret
 
 _OLDEST_VERSION = 150000
 _APPLICATION_NAME = "statecast_init"
+_TLS_REMEDY = (
+    "Write sslmode=verify-full in the DSN (with sslrootcert=FILE for an authority of your own),"
+    " or add --allow-plaintext."
+)
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 
@@ -44,17 +49,17 @@ def read_dsn(text: str, environ: Mapping[str, str]) -> Secret:
         raise NoDsn(f"--source: {error}") from None
 
 
-def propose(dsn: Secret, globs: Sequence[str], file: Path | None) -> Proposal:
+def propose(address: Address, globs: Sequence[str], file: Path | None) -> Proposal:
     """Read the catalog and propose a pipeline. Raises StatecastError."""
     with _told_for_init():
-        survey = Survey(dsn.reveal(), _APPLICATION_NAME)
+        survey = Survey(address, _APPLICATION_NAME)
         try:
-            return _proposal(survey, globs, file)
+            return _proposal(survey, globs, file, allow_plaintext=address.allow_plaintext)
         finally:
             survey.close()
 
 
-def _proposal(survey: Survey, globs: Sequence[str], file: Path | None) -> Proposal:
+def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_plaintext: bool) -> Proposal:
     if (version := survey.server_version()) < _OLDEST_VERSION:
         raise SourceRefused(f"Postgres {version // 10000} is older than 15", remedy="Upgrade the source database.")
     pipeline = pipeline_name(survey.database())
@@ -72,7 +77,9 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None) -> Propos
         lines = [line for unfit in plan.unfit for line in unfit_lines(unfit)]
         raise NothingToMap("\n".join(["no table can be mapped as it is", *lines]))
     access = access_sql(role, publication, plan.events, server, survey.publication(publication))
-    return Proposal(starter_file(plan, server, access), report(plan, role, server, access, file))
+    return Proposal(
+        starter_file(plan, server, access, allow_plaintext=allow_plaintext), report(plan, role, server, access, file)
+    )
 
 
 @contextmanager
@@ -88,5 +95,8 @@ def _told_for_init() -> Iterator[None]:
         raise AccessDenied(
             str(error), remedy="Correct user, password and database in --source; any role that may connect will do."
         ) from error
+    except (NotEncrypted, SourceNotTrusted) as error:
+        told = str(error).removeprefix("source: ")
+        raise type(error)(f"--source: {told}", remedy=_TLS_REMEDY) from error
     except SourceRefused as error:
         raise SourceRefused(str(error).replace("source.dsn", "--source"), remedy=error.remedy) from error

@@ -85,7 +85,7 @@ def _next_steps(role: str, database: str, file: Path | None, *, changes: bool) -
     yield "1. read the file, and take out what nobody needs, there and in the SQL above"
     yield "2. change the settings and run the SQL above" if changes else "2. run the SQL above"
     yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/{quote(database, safe='')}'"
-    yield "   export REDIS_URL='redis://HOST:6379'"
+    yield "   export REDIS_URL='rediss://HOST:6379'"
     yield f"4. cdc check{option}"
     yield f"5. cdc run{option}"
 

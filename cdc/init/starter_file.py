@@ -13,9 +13,9 @@ from cdc.init.sql_text import column_list, filled, identifier, table_name
 from transforms.names import TableName
 
 
-def starter_file(plan: Plan, server: ServerFacts, access: str) -> str:
+def starter_file(plan: Plan, server: ServerFacts, access: str, *, allow_plaintext: bool = False) -> str:
     """A file that `cdc check` and `cdc run` accept as it is; `access` is the SQL that it ends with."""
-    blocks = [_head(plan, server)]
+    blocks = [_head(plan, server, allow_plaintext=allow_plaintext)]
     blocks += ["\n".join(_event(planned, server)) for planned in plan.events]
     if plan.unfit:
         blocks.append("\n".join(_unfit(plan.unfit, server)))
@@ -44,14 +44,15 @@ def sql_comment(sql: str) -> Iterator[str]:
     return (f"#     {line}".rstrip() for line in sql.split("\n"))
 
 
-def _head(plan: Plan, server: ServerFacts) -> str:
+def _head(plan: Plan, server: ServerFacts, *, allow_plaintext: bool) -> str:
     about = (
         f"Written by `cdc init` from the database {identifier(server.database)} (Postgres {server.version // 10000})."
         " What is listed here is published, and nothing else: read it before you run it."
     )
+    plaintext = "allow_plaintext = true\n" if allow_plaintext else ""
     return (
         f"{comment(about)}\n\n"
-        f'[pipeline]\nname = {toml_string(plan.pipeline)}\n\n[source]\ndsn = "${{SOURCE_DSN}}"\n\n'
+        f'[pipeline]\nname = {toml_string(plan.pipeline)}\n\n[source]\ndsn = "${{SOURCE_DSN}}"\n{plaintext}\n'
         '[transport]\nurl = "${REDIS_URL}"\n\n'
         f"{comment(f'{_tables(len(plan.events))} can be published as they are; those most written to come first.')}"
     )

@@ -15,6 +15,7 @@ from cdc.catalog import Table
 from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
 from cdc.replication import translated_errors
 from cdc.source import Source
+from transforms.address import Address
 from transforms.names import TableName
 
 _TABLES = resources.files("cdc.init").joinpath("tables.sql").read_text()
@@ -28,9 +29,9 @@ _DESCRIBED_AT_ONCE = 200
 class Survey(Source):
     """One read-only SQL session with a database that is to become a source."""
 
-    def __init__(self, dsn: str, application_name: str) -> None:
-        """Connect. Raises SourceError."""
-        super().__init__(dsn, application_name)
+    def __init__(self, address: Address, application_name: str) -> None:
+        """Connect. Raises SourceError, NotEncrypted."""
+        super().__init__(address, application_name)
         with translated_errors():
             self._conn.execute(_LIMITS)
 

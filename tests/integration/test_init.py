@@ -23,8 +23,10 @@ from cdc.config import load_reader_config
 from cdc.errors import SourceError
 from cdc.init.survey import Survey
 from tests.processes import wait_until
+from transforms.address import Address
 from transforms.keys import Keys
 from transforms.names import TableName
+from transforms.secret import Secret
 
 PLANTED = "hunter2-planted"
 ODD_SCHEMA = (Path(__file__).parent / "odd_schema.sql").read_text(encoding="utf-8")
@@ -339,7 +341,10 @@ def test_any_role_that_may_connect_will_do(newcomer: Newcomer) -> None:
 
 
 def test_the_survey_cannot_write(source_dsn: str) -> None:
-    with closing(Survey(source_dsn, "test")) as survey, pytest.raises(SourceError, match="read-only transaction"):
+    with (
+        closing(Survey(Address("source", Secret(source_dsn)), "test")) as survey,
+        pytest.raises(SourceError, match="read-only transaction"),
+    ):
         survey.drop_publication("cdc_shop")
 
 
@@ -368,6 +373,22 @@ def test_a_source_that_cannot_be_reached_is_told_without_the_password(
     assert ended.log.count("error: ") == 1
     assert remedy in ended.log
     assert_no_password(newcomer, ended)
+
+
+def test_beyond_this_machine_the_server_must_be_the_one_that_is_meant(newcomer: Newcomer) -> None:
+    dsn = f"host=db.invalid sslmode=require password={PLANTED}"
+    ended = newcomer.cdc("init", "--source", dsn, expect=3)
+    assert ended.log.startswith("error: --source: sslmode=require does not make sure")
+    assert ended.log.endswith("or add --allow-plaintext.\n")
+    assert "db.invalid" in newcomer.cdc("init", "--allow-plaintext", "--source", dsn, expect=4).log
+
+
+def test_what_was_allowed_for_the_survey_is_allowed_in_the_file(newcomer: Newcomer) -> None:
+    newcomer.execute(PGBENCH)
+    newcomer.cdc("init", "--allow-plaintext")
+    assert load_reader_config(newcomer.file, newcomer.environment | {"SOURCE_DSN": "x"}).source.allow_plaintext
+    newcomer.cdc("init", "-o", "strict.toml")
+    assert "allow_plaintext" not in (newcomer.folder / "strict.toml").read_text()
 
 
 @pytest.mark.parametrize("dsn", [f"postgresql://u:{PLANTED}@@h/db", f"postgresql://u:{PLANTED} x@h/db", f"{PLANTED} x"])

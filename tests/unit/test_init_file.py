@@ -24,7 +24,7 @@ from tests.unit.test_init_names import identifiers
 from transforms.column_type import ColumnType
 from transforms.names import TableName
 
-ENVIRON = {"SOURCE_DSN": "host=nowhere", "REDIS_URL": "redis://nowhere"}
+ENVIRON = {"SOURCE_DSN": "host=nowhere", "REDIS_URL": "rediss://nowhere"}
 
 
 def access(proposal: Plan, *, existing: Publication | None = None, **of_server: Any) -> str:
