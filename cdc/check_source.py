@@ -140,7 +140,7 @@ def _publication(
     if publication is None:
         if wanted and not facts.may_create:
             made = (
-                f"CREATE PUBLICATION {name} FOR TABLE {', '.join(map(str, wanted))}"
+                f"CREATE PUBLICATION {name} FOR TABLE {', '.join(f'ONLY {table}' for table in wanted)}"
                 " WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);"
             )
             yield Finding(
@@ -160,12 +160,12 @@ def _publication(
         if table not in publication.tables:
             yield Finding(
                 "warning", thing, f"{table} is missing; `cdc run` adds it, if {facts.role} owns both",
-                f"ALTER PUBLICATION {name} ADD TABLE {table};",
+                f"ALTER PUBLICATION {name} ADD TABLE ONLY {table};",
             )  # fmt: skip
         elif not publication.tables[table]:
             yield Finding(
                 "error", thing, f"publishes only some columns or rows of {table}",
-                f"ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table};",
+                f"ALTER PUBLICATION {name} DROP TABLE ONLY {table}; ALTER PUBLICATION {name} ADD TABLE ONLY {table};",
             )  # fmt: skip
     if publication.complete and all(publication.tables.get(table) for table in wanted):
         yield Finding("ok", thing, f"publishes whole rows of {len(wanted)} tables")

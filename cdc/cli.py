@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from cdc.config import ReaderConfig, load_reader_config
 from cdc.pipeline import Reader
 from cdc.progress_view import progress_view
+from transforms.address import Address
 from transforms.command_line import (
     Command,
     common_options,
@@ -42,6 +44,19 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
+    init = add("init", _init, "write a starter configuration for a database that is there already")
+    init.add_argument(
+        "--source", metavar="DSN", default="${SOURCE_DSN}", help="the database (${SOURCE_DSN}, which ps does not show)"
+    )
+    init.add_argument(
+        "--table", action="append", default=[], metavar="GLOB", help="only tables whose name or schema.name matches"
+    )
+    init.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write, - for standard output (what -c names, else cdc.toml)"
+    )
+    init.add_argument(
+        "--allow-plaintext", action="store_true", help="without TLS that checks the server, now and in the file"
+    )
     run = add("run", _run, "snapshot what is missing or asked for, then stream")
     run.add_argument("--once", action="store_true", help="publish and confirm what is there now, then exit")
     metrics_options(run)
@@ -64,6 +79,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(options: argparse.Namespace) -> ReaderConfig:
     return load_reader_config(options.config, os.environ)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from cdc.init.command import propose, read_dsn
+    from cdc.init.output import refuse_to_overwrite, write_new
+
+    address = Address("source", read_dsn(options.source, os.environ), options.allow_plaintext)
+    if options.output == "-":
+        proposal = propose(address, options.table, file=None)
+        print(proposal.file, end="")
+        print(proposal.report, file=sys.stderr)
+        return EXIT_DONE
+    path = Path(options.output or options.config)
+    refuse_to_overwrite(path)
+    proposal = propose(address, options.table, file=path)
+    write_new(path, proposal.file)
+    print(proposal.report)
+    return EXIT_DONE
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -5,8 +5,21 @@ Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.h
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from transforms.address import is_untrusted
 from transforms.errors import EXIT_UNREACHABLE, StatecastError
+
+_REFUSED_AT_THE_DOOR: Final = re.compile(
+    "authentication failed|no password supplied|pg_hba.conf|is not permitted to log in|permission denied to start WAL"
+    '|permission denied for database|FATAL: +(?:role|database) ".*" does not exist'
+)
+"""What a server says to those it knows and does not let in. libpq passes on no SQLSTATE of a failed connection."""
+
+
+_FULL_TEXTS = ("max_wal_senders", "too many clients", "connection slots are reserved")
+_FULL_REMEDY = "Raise max_wal_senders or max_connections at the source, restart it; or end clients that nobody needs."
 
 
 class SourceError(StatecastError):
@@ -98,25 +111,11 @@ class TransportRefused(TransportError):
     remedy = "Correct transport.url or the ACL of its user, then start again."
 
 
-_FULL_TEXTS = ("max_wal_senders", "too many clients", "connection slots are reserved")
-_FULL_REMEDY = "Raise max_wal_senders or max_connections at the source, restart it; or end clients that nobody needs."
-
-# libpq gives no code for a login that was refused, so that its text must do.
-_ACCESS_TEXTS = (
-    "authentication failed",
-    "no password supplied",
-    "pg_hba.conf",
-    "permission denied",
-    'database "',  # ... does not exist
-    'role "',
-)
-
-
 def source_error(sqlstate: str | None, message: str) -> SourceError:
     """The error for what a server or libpq said. Without a SQLSTATE the connection itself failed."""
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):
-        if any(part in text for part in _ACCESS_TEXTS):
+        if _REFUSED_AT_THE_DOOR.search(text):
             return AccessDenied(text)
         if any(part in text for part in _FULL_TEXTS):
             return SourceBusy(text, remedy=_FULL_REMEDY)

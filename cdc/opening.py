@@ -200,7 +200,7 @@ class Opened:
             raise PublicationUnfit(
                 f"publication {name} leaves out columns or rows of {', '.join(map(str, filtered))}",
                 remedy=f"Drop that table from the publication and start again: "
-                f"ALTER PUBLICATION {name} DROP TABLE {filtered[0]};",
+                f"ALTER PUBLICATION {name} DROP TABLE ONLY {filtered[0]};",
             )
         missing = [table for table in wanted if table not in publication.tables]
         if missing:

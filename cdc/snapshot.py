@@ -69,7 +69,8 @@ class Subject:
         """The rows behind `after` in key order, or those with one of `keys`."""
         by_name = {column.name: column for column in self.mapping.columns}
         key = tuple(by_name[name] for name in self.mapping.key)
-        return ChunkQuery(self.mapping.table.name, self.mapping.columns, key, after, CHUNK_ROWS, keys)
+        table = self.mapping.table
+        return ChunkQuery(table.name, self.mapping.columns, key, after, CHUNK_ROWS, keys, only=table.kind != "p")
 
 
 @dataclass(slots=True)

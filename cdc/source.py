@@ -73,6 +73,8 @@ class ChunkQuery:
     limit: int
     keys: frozenset[bytes] | None = None
     """JSON objects, as entries carry them."""
+    only: bool = False
+    """Without the rows of tables that inherit from it, whose changes are not the table's; not for partitioned ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,11 +388,18 @@ class Source:
 
 
 def _table_list(tables: Sequence[TableName]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
+    """ONLY: tables that inherit from a mapped one may lack an identity, and then their owner's UPDATE would fail.
+
+    Partitions are published with their root all the same.
+    Source: https://www.postgresql.org/docs/current/sql-createpublication.html
+    """
+    names = [sql.Identifier(table.schema, table.name) for table in tables]
+    return sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names)
 
 
 def _chunk_statement(query: ChunkQuery) -> sql.Composed:
-    table = sql.Identifier(query.table.schema, query.table.name)
+    name = sql.Identifier(query.table.schema, query.table.name)
+    table = sql.SQL("ONLY {}").format(name) if query.only else name
     key = sql.SQL(", ").join(map(_comparable, query.key))
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.columns)
     if query.keys is not None:  # Postgres reads the key's JSON back as it reads it in a replica

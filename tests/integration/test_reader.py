@@ -113,6 +113,14 @@ def test_a_table_without_identity_is_refused_before_anything_is_made(shop: Pipel
     execute(shop, "UPDATE customers SET name = 'still works'")
 
 
+def test_tables_that_inherit_from_a_mapped_one_are_left_alone(shop: Pipeline) -> None:
+    execute(shop, "CREATE TABLE former () INHERITS (customers); INSERT INTO former VALUES (4, 'Cy')")
+    shop.run("cdc.cli", "run", "--once")
+    execute(shop, "UPDATE customers SET name = 'x'")  # of both; `former` has no identity
+    shop.run("cdc.cli", "run", "--once")
+    assert [entry["key"] for entry in entries(shop)] == ['{"id":1}', '{"id":2}', '{"id":3}'] * 2
+
+
 def test_a_column_that_does_not_exist_is_named(shop: Pipeline) -> None:
     execute(shop, "ALTER TABLE customers RENAME name TO full_name")
     printed = shop.run("cdc.cli", "run", expect=3)
@@ -264,7 +272,7 @@ def test_a_role_that_may_not_publish_is_told_what_the_owner_must_run(shop: Pipel
         printed = shop.run("cdc.cli", "run", expect=3)
     finally:
         execute(shop, f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert f'owner run: CREATE PUBLICATION "cdc_{shop.name}" FOR TABLE "public"."customers"' in printed
+    assert f'owner run: CREATE PUBLICATION "cdc_{shop.name}" FOR TABLE ONLY "public"."customers"' in printed
 
 
 def test_an_unreachable_server_is_given_up_before_first_contact(shop: Pipeline) -> None:

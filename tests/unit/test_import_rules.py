@@ -18,7 +18,14 @@ _REDIS = ["cdc/transport.py", "cdc/publisher.py", "cdc/control.py", "cdc/demo/*"
 
 # Client library: the only files that may import it.
 ALLOWED_IMPORTS = {
-    "psycopg": ["cdc/replication.py", "cdc/source.py", "cdc/demo/*", "sinks/postgres.py", "sinks/dead_events.py"],
+    "psycopg": [
+        "cdc/replication.py",
+        "cdc/source.py",
+        "cdc/init/survey.py",
+        "cdc/demo/*",
+        "sinks/postgres.py",
+        "sinks/dead_events.py",
+    ],
     "redis": [
         "cdc/transport.py",
         "cdc/publisher.py",
@@ -61,6 +68,21 @@ PURE = [
     "cdc/progress.py",
     "cdc/trail.py",
     "cdc/chunking.py",
+    "cdc/init/access.py",
+    "cdc/init/amounts.py",
+    "cdc/init/cautions.py",
+    "cdc/init/event_names.py",
+    "cdc/init/facts.py",
+    "cdc/init/mending.py",
+    "cdc/init/personal.py",
+    "cdc/init/plan.py",
+    "cdc/init/printable.py",
+    "cdc/init/providers.py",
+    "cdc/init/report.py",
+    "cdc/init/settings.py",
+    "cdc/init/sql_text.py",
+    "cdc/init/starter_file.py",
+    "cdc/init/words.py",
     "sinks/batch.py",
     "sinks/copy_text.py",
     "sinks/compaction.py",

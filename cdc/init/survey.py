@@ -1,0 +1,73 @@
+"""The session of `cdc init`: reads catalog, counters and file sizes of a database in production, and nothing else.
+
+It may not write, waits for no lock for long, and reads no row of any table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from cdc.catalog import Table
+from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
+from cdc.replication import translated_errors
+from cdc.source import Source
+from transforms.address import Address
+from transforms.names import TableName
+
+_TABLES = resources.files("cdc.init").joinpath("tables.sql").read_text()
+_SERVER = resources.files("cdc.init").joinpath("server.sql").read_text()
+
+_LIMITS = "SET default_transaction_read_only = on; SET statement_timeout = '15s'; SET lock_timeout = '2s'"
+_DESCRIBED_AT_ONCE = 200
+"""The catalog's query takes time with the square of the tables that it is asked for."""
+
+
+class Survey(Source):
+    """One read-only SQL session with a database that is to become a source."""
+
+    def __init__(self, address: Address, application_name: str) -> None:
+        """Connect. Raises SourceError, NotEncrypted."""
+        super().__init__(address, application_name)
+        with translated_errors():
+            self._conn.execute(_LIMITS)
+
+    def server(self, role: str) -> ServerFacts:
+        """The server's settings, and whether it has this role."""
+        with translated_errors(), self._conn.cursor(row_factory=dict_row) as cursor:
+            row = cursor.execute(_SERVER, {"role": role}).fetchone()
+        assert row is not None
+        row["traces"] = frozenset(row["traces"])
+        return ServerFacts(version=self.server_version(), database=self.database(), **row)
+
+    def tables(self) -> list[TableFacts]:
+        """Every table of the users' schemas; partitions are covered by their root."""
+        with translated_errors(), self._conn.cursor(row_factory=dict_row) as cursor:
+            return [_facts(row) for row in cursor.execute(_TABLES).fetchall()]
+
+    def describe(self, names: Sequence[TableName]) -> dict[TableName, Table]:
+        """What the catalog says of tables, for any number of them."""
+        tables: dict[TableName, Table] = {}
+        for start in range(0, len(names), _DESCRIBED_AT_ONCE):
+            tables |= super().describe(names[start : start + _DESCRIBED_AT_ONCE])
+        return tables
+
+
+def _facts(row: dict[str, Any]) -> TableFacts:
+    name = TableName(row.pop("schema"), row.pop("name"))
+    deferrable = row.pop("deferrable_key")
+    return TableFacts(
+        name,
+        children=tuple(TableName(*child) for child in row.pop("children") or ()),
+        parents=tuple(TableName(*parent) for parent in row.pop("parents") or ()),
+        stored=tuple(row.pop("stored")),
+        virtual=tuple(row.pop("virtual")),
+        toastable=frozenset(row.pop("toastable")),
+        deferrable_key=KeyedBy(deferrable[0], tuple(deferrable[1])) if deferrable else None,
+        unique_indexes=tuple(KeyedBy(index, tuple(columns)) for index, columns in row.pop("unique_indexes") or ()),
+        partition_columns=tuple(row.pop("partition_columns") or ()),
+        **row,
+    )
