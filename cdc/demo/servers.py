@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -68,9 +69,11 @@ class PostgresServer(ServerProcess):
 
     @classmethod
     def start(
-        cls, *, version: int = 18, settings: Mapping[str, str] | None = None, own_identity: bool = False
+        cls, *, version: int | None = None, settings: Mapping[str, str] | None = None, own_identity: bool = False
     ) -> PostgresServer:
-        """Make a cluster of this major version (16 or 18) and start it; `settings` go to postgresql.conf.
+        """Make a cluster of this major version (16 or 18; else the chosen one) and start it.
+
+        `settings` go to postgresql.conf.
 
         Raises EmbeddedServersMissing, EmbeddedServerFailed.
         """
@@ -80,7 +83,7 @@ class PostgresServer(ServerProcess):
             if own_identity:
                 _initialise(programs, server.data_directory)
             else:
-                _copy_with_owners(_template(version, programs), server.data_directory)
+                _copy_with_owners(_template(programs), server.data_directory)
             with (server.data_directory / "postgresql.conf").open("a") as file:
                 chosen = {**_POSTGRES_SETTINGS, "unix_socket_directories": str(server.socket_directory)}
                 file.writelines(
@@ -168,9 +171,9 @@ class ValkeyServer(ServerProcess):
 _template_lock = threading.Lock()
 
 
-def _template(version: int, programs: Path) -> Path:
-    """A fresh cluster to copy from, initialised once per process and version."""
-    template = scratch_directory() / f"template-{version}" / "data"
+def _template(programs: Path) -> Path:
+    """A fresh cluster to copy from, initialised once per process and folder of programs."""
+    template = scratch_directory() / f"template-{zlib.crc32(bytes(programs))}" / "data"
     with _template_lock:
         if not template.exists():
             _own_directory(template.parent)

@@ -32,7 +32,7 @@ class RecvLogical(_Reading):
     name = "pg_recvlogical"
 
     def run(self, end: LSN) -> Measurement:
-        program = postgres_programs(18) / "pg_recvlogical"
+        program = postgres_programs() / "pg_recvlogical"
         arguments = ["-d", self.bench.source_dsn(), "-S", self.slot, "--start", "-f", "/dev/null", "--no-loop"]
         options = ["-o", "proto_version=1", "-o", f"publication_names={PUBLICATION}", f"--endpos={end}"]
         client: dict[str, int] = {}
