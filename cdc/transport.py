@@ -74,6 +74,8 @@ def refusal(text: str) -> TransportError:
         return TransportUnreachable(f"Redis refuses for now: {text}")
     if "bulk length" in text or "ERANGE" in text or "too large" in text:
         return EntryTooLarge(text)
+    if "executing the script" in text:  # Redis 7.0 does not say which
+        return TransportRefused(f"{text}: xadd or xinfo")
     return TransportRefused(text)
 
 

@@ -73,7 +73,7 @@ def number(shop: Pipeline, statement: str) -> int:
     [
         # Where a slot begins is moved by what the server logs with each checkpoint, or else each 15 s.
         (20, 6_000_000, 2.0),
-        pytest.param(300, 1_000_000, 300.0, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
+        pytest.param(300, 600_000, 300.0, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
     ],
 )
 def test_writes_to_other_tables_hold_no_wal_back(
