@@ -72,7 +72,7 @@ def number(shop: Pipeline, statement: str) -> int:
     ("seconds", "bytes_per_second", "checkpoint_seconds"),
     [
         # Where a slot begins is moved by what the server logs with each checkpoint, or else each 15 s.
-        (20, 6_000_000, 2.0),
+        (24, 3_000_000, 1.0),
         pytest.param(300, 600_000, 300.0, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
     ],
 )
