@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench bench-quick bench-peers soak clean
+.PHONY: help setup demo check test test-versions bench bench-quick bench-peers soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,8 +28,17 @@ check: setup ## lint, formatting, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## all tests but soak; PYTEST_ARGS='-n 2 -k name' is passed on
-	$(BIN)/pytest -m 'not soak' $(PYTEST_ARGS)
+test: setup ## all tests but soak; PYTEST_ARGS='-n 0 -k name' is passed on
+	$(BIN)/pytest -m 'not soak' -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# Debian's packages postgresql-15 and redis-server; the environment may name others.
+OLD_POSTGRES ?= /usr/lib/postgresql/15/bin
+OLD_REDIS ?= /usr/bin/redis-server
+
+test-versions: setup ## the integration tests on PostgreSQL 16, and on the oldest PostgreSQL and Redis
+	STATECAST_POSTGRES=16 $(BIN)/pytest -m 'not soak' -n 2 --dist worksteal tests/integration $(PYTEST_ARGS)
+	STATECAST_POSTGRES=$(OLD_POSTGRES) STATECAST_REDIS=$(OLD_REDIS) STATECAST_SERVERS=embedded \
+		$(BIN)/pytest -m 'not soak' -n 2 --dist worksteal tests/integration $(PYTEST_ARGS)
 
 bench-quick: setup ## the same in two minutes, with generous bars; part of CI
 	$(BIN)/python -m tests.benchmarks --quick

@@ -75,9 +75,11 @@ def _check_redis(
 def _check_database(config: SinkConfig, database: Database, documents: dict[str, SchemaDocument]) -> Iterator[Finding]:
     database.connect()
     with database.transaction():
-        version, name, role, creates = database.row(
+        version, name, role, creates, tls, by_socket, backend_pid = database.row(
             b"SELECT current_setting('server_version_num')::int, current_database(), current_user,"
-            b" has_database_privilege(current_database(), 'CREATE')"
+            b" has_database_privilege(current_database(), 'CREATE'),"
+            b" (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), inet_server_addr() IS NULL,"
+            b" pg_backend_pid()"
         )
         schema = database.rows(
             b"SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE')"
@@ -86,7 +88,10 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
     if version < OLDEST_POSTGRES:
         yield Finding("error", "database", f"PostgreSQL {version // 10000} is older than 15", "Upgrade the database.")
     else:
-        yield Finding("ok", "database", f"{name} answers, PostgreSQL {version // 10000}")
+        way = "over a Unix socket" if by_socket else tls or "not encrypted"
+        yield Finding("ok", "database", f"{name} answers, PostgreSQL {version // 10000}, {way}")
+    if backend_pid != database.backend_pid:  # a pooler tells its clients process ids of its own
+        yield Finding("ok", "pooler", "stands between, which is fine: nothing is kept between transactions")
     if schema and not schema[0][0]:
         # A snapshot run over rows collects its keys in a table of its own.
         grant = compose("GRANT USAGE, CREATE ON SCHEMA cdc TO {};", identifier(role))

@@ -145,6 +145,12 @@ class Database:
             )
         self._connection.adapters.register_dumper(JsonText, JsonTextDumper)
 
+    @property
+    def backend_pid(self) -> int:
+        """The server process' id, as libpq was told it."""
+        assert self._connection is not None
+        return self._connection.info.backend_pid
+
     def close(self) -> None:
         """Give the connection back. An open transaction is rolled back by the server."""
         if self._connection is not None:

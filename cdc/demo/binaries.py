@@ -1,6 +1,6 @@
 """Where the server programs are, and who may run them: in the installed wheels, or where the environment says.
 
-STATECAST_POSTGRES  major version of the wheel's Postgres, 18 (default) or 16, or the folder of an installed one's programs
+STATECAST_POSTGRES  major version of the wheel's Postgres, 18 (default) or 16, or the folder of an installed one
 STATECAST_REDIS     an installed redis-server or valkey-server, instead of the wheel's
 """
 

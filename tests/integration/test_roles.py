@@ -14,9 +14,9 @@ from psycopg.conninfo import make_conninfo
 
 from cdc.demo.servers import ValkeyServer
 from tests.processes import Pipeline, closing, wait_until
+from tests.readme import block
 from tests.scraping import Endpoint
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 PASSWORD = "hunter2-planted"
 CONFIGURATION = """
 [events.customer]
@@ -28,15 +28,6 @@ dsn = "${BILLING_DSN}"
 [sinks.billing.tables]
 customer = "replica.customers"
 """
-
-
-def block(language: str, first_words: str) -> list[str]:
-    """The lines of the README's fenced block that begins with these words."""
-    for found in re.finditer(r"^ *```(\w+)\n(.*?)^ *```", README, re.DOTALL | re.MULTILINE):
-        lines = [line.strip() for line in found[2].splitlines() if line.strip()]
-        if found[1] == language and lines[0].startswith(first_words):
-            return lines
-    raise AssertionError(f"README has no {language} block that begins with {first_words}")
 
 
 def words(rules: str) -> list[str]:
