@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
@@ -22,12 +22,12 @@ SAMPLE_SECONDS = 1.0
 def collect(config: ReaderConfig) -> dict[str, Any]:
     """The status as JSON has it; `complete` tells whether both servers answered."""
     now = time.time()
-    source, insert = _source(config)
+    source, log_end = _source(config)
     transport: dict[str, Any] = {"reader": None, "streams": [], "sinks": [], "snapshots": []}
     problem = None
     try:
         with connect(config.transport.address) as client:
-            transport = _transport(Control(client, Keys(config.pipeline.name)), config, insert, now)
+            transport = _transport(Control(client, Keys(config.pipeline.name)), config, log_end, now)
     except StatecastError as error:
         problem = {"reason": str(error), "remedy": error.remedy}
     found = {
@@ -41,24 +41,29 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
     return found | {"problems": [each.to_dict() for each in problems(found)]}
 
 
-def _source(config: ReaderConfig) -> tuple[dict[str, Any], LSN | None]:
+class LogEnd(NamedTuple):
+    """The end of the source's log."""
+
+    position: LSN
+    bytes_per_second: float
+    """How fast it grows."""
+
+
+def _source(config: ReaderConfig) -> tuple[dict[str, Any], LogEnd | None]:
     try:
         source = Source(config.source.address, config.application_name + "_status")
     except StatecastError as error:
         return {"reachable": False, "slot": None, "reason": str(error), "remedy": error.remedy}, None
     try:
         slot = source.slot(config.source.slot)
-        insert = source.insert_position()
-        growth = None
-        if slot is not None and slot.safe_bytes is not None:
-            began = time.monotonic()
-            time.sleep(SAMPLE_SECONDS)
-            grown = source.insert_position() - insert
-            growth = grown / (time.monotonic() - began)
+        before, began = source.insert_position(), time.monotonic()
+        time.sleep(SAMPLE_SECONDS)
+        grown = source.insert_position() - before
     finally:
         source.close()
+    log_end = LogEnd(before, grown / (time.monotonic() - began))
     if slot is None:
-        return {"reachable": True, "slot": None}, insert
+        return {"reachable": True, "slot": None}, log_end
     return {
         "reachable": True,
         "slot": {
@@ -66,12 +71,12 @@ def _source(config: ReaderConfig) -> tuple[dict[str, Any], LSN | None]:
             "confirmed": str(slot.confirmed),
             "retained_bytes": slot.retained_bytes,
             "limit_bytes": None if slot.safe_bytes is None else slot.retained_bytes + slot.safe_bytes,
-            "seconds_left": seconds_left(slot.safe_bytes, growth),
-            "wal_bytes_per_second": growth,
+            "seconds_left": seconds_left(slot.safe_bytes, log_end.bytes_per_second),
+            "wal_bytes_per_second": log_end.bytes_per_second,
             "wal_status": slot.wal_status,
             "active_pid": slot.active_pid,
         },
-    }, insert
+    }, log_end
 
 
 def seconds_left(safe_bytes: int | None, bytes_per_second: float | None) -> float | None:
@@ -81,14 +86,14 @@ def seconds_left(safe_bytes: int | None, bytes_per_second: float | None) -> floa
     return max(0.0, safe_bytes / bytes_per_second)
 
 
-def _transport(control: Control, config: ReaderConfig, insert: LSN | None, now: float) -> dict[str, Any]:
+def _transport(control: Control, config: ReaderConfig, end: LogEnd | None, now: float) -> dict[str, Any]:
     state = control.state([event.stream for event in config.events])
     reader = control.read_status()
     if reader is not None:
         reader["alive"] = is_alive(reader, now)
         reader["published"] = str(state.published)
-        reader["lag_bytes"] = None if insert is None else max(0, insert - state.published)
-        reader["lag_seconds"] = _lag_seconds(reader, now)
+        reader["lag_bytes"] = None if end is None else max(0, end.position - state.published)
+        reader["lag_seconds"] = None if end is None else lag_seconds(reader, end.bytes_per_second, now)
     streams = [control.stream_info(stream, state.epoch) for stream in sorted(state.stream_ends)]
     runs = [
         {"id": run.id, "event": run.event, "state": run.state, "rows": run.rows, "share": run.share, "to": run.to}
@@ -97,8 +102,10 @@ def _transport(control: Control, config: ReaderConfig, insert: LSN | None, now: 
     return {"reader": reader, "streams": streams, "sinks": control.sink_statuses(), "snapshots": runs}
 
 
-def _lag_seconds(reader: Mapping[str, Any], now: float) -> float | None:
-    """How old the change is that was delivered last, while there are newer ones."""
-    if reader["lag_bytes"] is None or not reader.get("delivered_at"):
-        return None
-    return max(0.0, now - reader["delivered_at"]) if reader["lag_bytes"] else 0.0
+def lag_seconds(reader: Mapping[str, Any], bytes_per_second: float, now: float) -> float | None:
+    """How long ago the source wrote what is published next, as far as its present rate tells; None: it does not."""
+    if not reader["lag_bytes"]:
+        return 0.0
+    if not reader["alive"]:
+        return float(max(0.0, now - reader["alive_at"]))
+    return reader["lag_bytes"] / bytes_per_second if bytes_per_second else None

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cdc.diagnosis import problems
-from cdc.status import seconds_left
+from cdc.status import lag_seconds, seconds_left
 from cdc.status_view import view
 
 NOW = 1_790_000_000.0
@@ -125,3 +125,18 @@ def test_the_time_left_is_what_may_still_be_written_at_the_present_rate(
     safe: int | None, rate: float, expected: float | None
 ) -> None:
     assert seconds_left(safe, rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("lag_bytes", "alive", "rate", "expected"),
+    [
+        (0, True, 100.0, 0.0),
+        (0, False, 100.0, 0.0),
+        (500, True, 100.0, 5.0),  # and not the age of the last change: mapped tables may be idle for hours
+        (500, True, 0.0, None),
+        (500, False, 100.0, 60.0),
+    ],
+)
+def test_a_lag_in_seconds_is_that_of_the_log(lag_bytes: int, alive: bool, rate: float, expected: float | None) -> None:
+    reader = READER | {"lag_bytes": lag_bytes, "alive": alive, "alive_at": NOW - 60}
+    assert lag_seconds(reader, rate, NOW) == expected
