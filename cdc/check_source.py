@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,8 +50,8 @@ def server_findings(source: Source, facts: SourceFacts, config: ReaderConfig) ->
         yield Finding("error", "source", what, "Upgrade the source database.")
     if facts.backend_pid != source.backend_pid:
         yield Finding(
-            "error", "pooler", "stands between: replication needs a connection of its own",
-            "Write the database's own host and port in source.dsn.",
+            "warning", "pooler", "a pooler or proxy stands between, which must pass replication connections through",
+            "If `cdc run` cannot replicate through it, write the database's own host and port in source.dsn.",
         )  # fmt: skip
     if facts.wal_level == "logical":
         yield Finding("ok", "wal_level", "logical")
@@ -69,13 +70,22 @@ def server_findings(source: Source, facts: SourceFacts, config: ReaderConfig) ->
             "error", "role", f"{facts.role} may not replicate",
             f"ALTER ROLE {role} REPLICATION; -- on RDS: GRANT rds_replication TO {role};",
         )  # fmt: skip
-    name, standbys = config.application_name, facts.synchronous_standby_names
-    if name in standbys or "*" in standbys:
+    name = config.application_name
+    if _is_synchronous(name, facts.synchronous_standby_names):
         yield Finding(
             "error", "synchronous_standby_names",
             f"matches {name}: commits of the application would wait for the reader",
             "Name the standbys one by one in synchronous_standby_names.",
         )  # fmt: skip
+
+
+def _is_synchronous(name: str, standby_names: str) -> bool:
+    """Whether synchronous_standby_names matches a client's name: by whole names, whatever their case.
+
+    Source: https://www.postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
+    """
+    names = {found.strip('"').lower() for found in re.findall(r'"[^"]*"|[^\s,()]+', standby_names)}
+    return not names.isdisjoint(("*", name.lower()))
 
 
 def _events(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:

@@ -81,16 +81,16 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         else:
             print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
         return error.exit_code
-    except Exception:
-        if not as_json:
-            raise
-        log.critical("a mistake in statecast", exc_info=True)
-        return EXIT_DIFFERENCE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except Exception:
+        if not as_json:
+            raise
+        log.critical("a mistake in statecast", exc_info=True)
+        return EXIT_DIFFERENCE
     return code
 
 

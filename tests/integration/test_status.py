@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -100,11 +100,9 @@ def test_watch_shows_it_live_until_it_is_interrupted(
         while shown.count(b"was stopped") < 2:
             shown += os.read(screen, 65536)
         watching.send_signal(signal.SIGINT)
-        try:
+        with suppress(OSError):  # the other end is closed
             while os.read(screen, 65536):
                 continue
-        except OSError:  # the other end is closed
-            pass
         assert watching.wait(10) == 0
         os.close(screen)
     assert f"slot cdc_{pipeline_name}".encode() in shown

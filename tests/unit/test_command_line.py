@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -70,3 +72,23 @@ def test_a_traceback_is_one_json_line_for_machines(
 def test_a_traceback_is_left_as_it_is_for_people() -> None:
     with pytest.raises(ZeroDivisionError):
         run(fail)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_whoever_reads_our_output_may_leave_early(style: str) -> None:
+    program = (
+        "import argparse, sys\n"
+        "from transforms.command_line import common_options, run_command\n"
+        "def talk(_):\n"
+        "    while True: print('x' * 10_000, flush=True)\n"
+        "parser = argparse.ArgumentParser(parents=[common_options()])\n"
+        "parser.set_defaults(command=talk)\n"
+        f"sys.exit(run_command(parser, ['--log-format', '{style}'], {{}}))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as talking:
+        assert talking.stdout is not None
+        assert talking.stderr is not None
+        assert talking.stdout.read(1) == b"x"
+        talking.stdout.close()
+        assert talking.stderr.read() == b""
+        assert talking.wait(30) == 0
