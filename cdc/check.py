@@ -6,7 +6,7 @@ from cdc.check_source import source_findings
 from cdc.check_transport import transport_findings
 from cdc.config import ReaderConfig
 from cdc.control import Control
-from cdc.source import Source
+from cdc.source.connection import Source
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.finding import Finding

@@ -10,7 +10,10 @@ from pathlib import Path
 from cdc.catalog import EventMapping, map_event
 from cdc.config import ALL_COLUMNS, ReaderConfig
 from cdc.facts import SourceFacts, bytes_out_of_line, source_facts, unreadable
-from cdc.source import Source
+from cdc.source.connection import Source
+from cdc.source.publication import find_publication
+from cdc.source.slot import find_slot
+from cdc.source.tables import describe_tables
 from cdc.wording import size
 from transforms.errors import StatecastError
 from transforms.finding import Finding
@@ -90,7 +93,7 @@ def _is_synchronous(name: str, standby_names: str) -> bool:
 
 def _events(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
     """The events; `mappings` takes those that fit."""
-    tables = source.describe(tuple({event.table for event in config.events}))
+    tables = describe_tables(source, tuple({event.table for event in config.events}))
     large = bytes_out_of_line(source, list(tables))
     for event in config.events:
         thing = f"event {event.label}"
@@ -145,7 +148,7 @@ def _publication(
     source: Source, config: ReaderConfig, mappings: Sequence[EventMapping], facts: SourceFacts
 ) -> Iterator[Finding]:
     thing, name = f"publication {config.publication}", quote_identifier(config.publication)
-    publication = source.publication(config.publication)
+    publication = find_publication(source, config.publication)
     wanted = list(dict.fromkeys(mapping.table.name for mapping in mappings))
     if publication is None:
         if wanted and not facts.may_create:
@@ -183,7 +186,7 @@ def _publication(
 
 def _slot(source: Source, config: ReaderConfig, facts: SourceFacts) -> Iterator[Finding]:
     thing = f"slot {config.source.slot}"
-    slot = source.slot(config.source.slot)
+    slot = find_slot(source, config.source.slot)
     if slot is None:
         yield Finding("warning", thing, "does not exist yet; `cdc run` makes it")
         yield from free_slots(facts)

@@ -9,7 +9,9 @@ from cdc.config import ReaderConfig
 from cdc.control import Control, Run
 from cdc.errors import AccessDenied
 from cdc.replication import SlotHeld
-from cdc.source import Source
+from cdc.source.connection import Source
+from cdc.source.publication import drop_publication
+from cdc.source.slot import drop_slot, find_slot
 from cdc.transport import connect
 from transforms.config import ConfigurationError
 from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED
@@ -69,15 +71,15 @@ def drop(config: ReaderConfig, *, say: Callable[[str], None]) -> None:
     """Remove slot, publication and the pipeline's keys. Replica tables stay."""
     source = Source(config.source.address, config.application_name)
     try:
-        slot = source.slot(config.source.slot)
+        slot = find_slot(source, config.source.slot)
         if slot is not None and slot.active_pid is not None:
             raise SlotHeld(
                 f"slot {config.source.slot} is being read (by PID {slot.active_pid})", remedy="Stop the reader first."
             )
-        source.drop_slot(config.source.slot)
+        drop_slot(source, config.source.slot)
         say(f"dropped slot {config.source.slot}")
         try:
-            source.drop_publication(config.publication)
+            drop_publication(source, config.publication)
             say(f"dropped publication {config.publication}")
         except AccessDenied:  # the tables' owner made it, so that this role owns nothing
             say(f"left to its owner: DROP PUBLICATION {quote_identifier(config.publication)};")

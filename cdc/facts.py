@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.source import Source
+from cdc.source.connection import Source
 from transforms.names import TableName
 
 _FACTS = resources.files("cdc").joinpath("facts.sql").read_text()

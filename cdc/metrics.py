@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from cdc.pipeline import STATES, Figures, Reader
-from cdc.source import Slot
+from cdc.source.slot import Slot
 from cdc.status import seconds_left
 from cdc.watch import Watch
 from transforms.metric_families import Families

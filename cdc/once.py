@@ -6,7 +6,8 @@ import json
 import time
 
 from cdc.snapshot import SnapshotWorker
-from cdc.source import Source
+from cdc.source.connection import Source
+from cdc.source.write_ahead_log import emit_message
 from cdc.translation import Translator
 from transforms.position import LSN
 
@@ -29,7 +30,7 @@ class Goal:
             self._emitted = True
             token = f"once-{time.time_ns()}"
             self._translator.marks[token] = self._deliver
-            self._source.emit(self._prefix, json.dumps({"token": token}).encode())
+            emit_message(self._source, self._prefix, json.dumps({"token": token}).encode())
         if self._delivered and self._position is None and not self._translator.in_transaction:
             self._position = self._translator.latest_end
         return self._position

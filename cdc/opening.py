@@ -33,7 +33,18 @@ from cdc.publisher import Publisher, SourceDiverged
 from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.session import Session
 from cdc.snapshot import SnapshotWorker, Subject
-from cdc.source import Publication, PublicationUnfit, Slot, Source
+from cdc.source.connection import Source
+from cdc.source.publication import (
+    Publication,
+    PublicationUnfit,
+    add_to_publication,
+    create_publication,
+    find_publication,
+)
+from cdc.source.slot import Slot, create_slot, drop_slot, find_slot
+from cdc.source.tables import column_types, describe_tables, table_oids
+from cdc.source.transactions import current_snapshot
+from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Route, Translator
 from cdc.transport import TransportState, connect
@@ -92,7 +103,7 @@ class Opened:
         start = self._judge(system, slot, stored)
         self.shapes = Shapes(config.events, {} if start is Start.FRESH else self.control.schemas())
         change = self.shapes.compare(
-            self.source.describe(self.shapes.tables),
+            describe_tables(self.source, self.shapes.tables),
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
@@ -119,7 +130,7 @@ class Opened:
         facts = source_facts(self.source)
         if facts.in_recovery:
             raise NotThePrimary("the source is a standby, where no marks can be written")
-        slot = self.source.slot(self.config.source.slot)
+        slot = find_slot(self.source, self.config.source.slot)
         for finding in (
             *keeping_findings(self.control.server_facts()),
             *server_findings(self.source, facts, self.config),
@@ -135,7 +146,7 @@ class Opened:
         return source
 
     def _judge(self, system: SystemIdentity, slot: Slot | None, stored: TransportState) -> Start:
-        publication = self.source.publication(self.config.publication)
+        publication = find_publication(self.source, self.config.publication)
         meta = stored.meta
         asked = self.control.is_asked_for([event.label for event in self.config.events])
         try:
@@ -158,7 +169,7 @@ class Opened:
             system.timeline,
             self.source.database(),
             publication.oid if publication else None,
-            self.source.insert_position(),
+            insert_position(self.source),
             slot.plugin if slot else None,
             slot.database if slot else "",
             slot.confirmed if slot else LSN(0),
@@ -168,7 +179,7 @@ class Opened:
 
     def _expect_slot_at(self, confirmed: LSN) -> None:
         """The slot is ours now: it must still be where it was when it was judged."""
-        slot = self.source.slot(self.config.source.slot)
+        slot = find_slot(self.source, self.config.source.slot)
         if slot is None or slot.confirmed != confirmed:
             raise SourceBusy("another reader moved the slot while this one was connecting")
 
@@ -184,9 +195,9 @@ class Opened:
         after a crash in between nobody would know that it was away.
         """
         name, wanted = self.config.publication, self.shapes.tables
-        publication = self.source.publication(name)
+        publication = find_publication(self.source, name)
         if publication is None:
-            self.source.create_publication(name, wanted)
+            create_publication(self.source, name, wanted)
             log.info("created publication %s of %d tables", name, len(wanted))
             return
         if not publication.complete:
@@ -205,24 +216,24 @@ class Opened:
         missing = [table for table in wanted if table not in publication.tables]
         if missing:
             self.control.store_runs(self.shapes.runs_after_return(missing, planned))
-            self.source.add_to_publication(name, missing)
+            add_to_publication(self.source, name, missing)
             log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
 
     def _begin(self, system: SystemIdentity, slot: Slot | None, start: Start) -> LSN:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
         name = self.config.source.slot
         if slot is not None and slot.wal_status == "lost":
-            self.source.drop_slot(name)
+            drop_slot(self.source, name)
             slot = None
         if slot is None:
             log.info("creating slot %s (waits for transactions that are open now)", name)
             self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
-            position = self.source.create_slot(name)
+            position = create_slot(self.source, name)
             self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         else:
             log.warning("slot %s was there before: taking it up at %s", name, slot.confirmed)
             position = slot.confirmed
-        publication = self.source.publication(self.config.publication)
+        publication = find_publication(self.source, self.config.publication)
         assert publication is not None
         identity = system.system_identifier, system.timeline
         if start is Start.NEW_EPOCH:
@@ -261,7 +272,7 @@ class Opened:
         prefix = message_prefix(config.pipeline.name)
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
-            Window(self.source.current_snapshot()),
+            Window(current_snapshot(self.source)),
             prefix,
             self._resolve,
             self.session.submit_full,
@@ -288,8 +299,7 @@ class Opened:
         labels = self._labels_of.get(message.relation_id, [])
         if not labels:
             return []
-        self.source.forget_types()
-        types = self.source.column_types([(info.type_oid, info.type_modifier) for info in message.columns])
+        types = column_types(self.source, [(info.type_oid, info.type_modifier) for info in message.columns])
         if not all(self.shapes.fits(label, message, types) for label in labels):
             self._follow_catalog()
         return [self.shapes.route(label, message, types) for label in labels]
@@ -299,8 +309,8 @@ class Opened:
 
         Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
         """
-        publication = source.publication(self.config.publication)
-        oids = source.oids(self.shapes.tables)
+        publication = find_publication(source, self.config.publication)
+        oids = table_oids(source, self.shapes.tables)
         mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self.shapes.values()}
         moved = [table for table, oid in mapped.items() if oids.get(table) != oid]
         if moved:
@@ -311,7 +321,7 @@ class Opened:
     def _follow_catalog(self) -> None:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
         before = self.shapes.mapped
-        change = self.shapes.compare(self.source.describe(self.shapes.tables), before, snapshot=True)
+        change = self.shapes.compare(describe_tables(self.source, self.shapes.tables), before, snapshot=True)
         if not change.documents:
             return
         for document in change.documents:

@@ -7,35 +7,18 @@ It knows nothing of transactions; `received` is kept for the server's statistics
 from __future__ import annotations
 
 import select
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc import walsender
-from cdc.errors import SourceError, SourceRefused, SourceUnreachable, source_error
+from cdc.errors import SourceError, SourceUnreachable, source_error
+from cdc.source.connection import session_conninfo, translated_errors
 from transforms.address import Address
 from transforms.position import LSN
-
-SETTINGS = {
-    "datestyle": "ISO",
-    "intervalstyle": "iso_8601",
-    "timezone": "UTC",
-    "extra_float_digits": "3",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "standard_conforming_strings": "on",
-    "search_path": "pg_catalog",
-    "row_security": "off",
-    "array_nulls": "on",
-    "quote_all_identifiers": "off",
-}
-"""Settings that the text form of values depends on, the same on every connection to the source."""
 
 STATUS_INTERVAL_SECONDS = 5.0
 """How often the slot hears from us; a third of wal_sender_timeout is used where that is shorter."""
@@ -68,54 +51,6 @@ class SystemIdentity:
     system_identifier: str
     timeline: int
     wal_position: LSN
-
-
-def session_conninfo(address: Address, application_name: str) -> str:
-    """The conninfo of a connection to the source, with the session settings pinned.
-
-    Raises SourceRefused, NotEncrypted, SecretUnreadable.
-    """
-    dsn = address.reveal()
-    parameters = _parameters(dsn)
-    return make_conninfo(
-        dsn,
-        application_name=application_name,
-        client_encoding="UTF8",
-        options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
-        connect_timeout=10,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-        **address.postgres_tls(parameters, ssl.get_default_verify_paths().cafile or "system"),
-    )
-
-
-def _parameters(dsn: str) -> dict[str, str]:
-    """What libpq will use: the DSN's parameters, else those of its environment variables, else its defaults."""
-    defaults = {default.keyword.decode(): default.val for default in pq.Conninfo.get_defaults()}
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:  # its message repeats parts of the DSN
-        raise SourceRefused(
-            "source.dsn is not a libpq connection string",
-            remedy="Write it as a URI (postgresql://user:password@host/database) or as keywords (host=... dbname=...).",
-        ) from None
-    if "@" in str(given.get("host") or ""):  # from there the password would get into every message of libpq
-        raise SourceRefused(
-            "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
-        )
-    found = {name: value.decode() for name, value in defaults.items() if value}
-    return found | {name: str(value) for name, value in given.items() if value is not None}
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn psycopg's exceptions into ours."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise source_error(error.sqlstate, str(error)) from error
 
 
 class ReplicationConnection:

@@ -27,7 +27,11 @@ from cdc.chunking import Verdict
 from cdc.control import Control, Run
 from cdc.counters import Counters
 from cdc.errors import SourceError
-from cdc.source import ChunkQuery, ChunkRows, Source
+from cdc.source.chunk import ChunkQuery, ChunkRows, read_chunk
+from cdc.source.connection import Source
+from cdc.source.tables import table_shape
+from cdc.source.transactions import current_snapshot, writers
+from cdc.source.write_ahead_log import emit_message
 from cdc.translation import Rereads, Route, Translator
 from transforms import wire
 from transforms.column_type import RelationColumn
@@ -178,7 +182,7 @@ class SnapshotWorker:
     def _let_window_forget(self) -> None:
         """Give the window a newer snapshot. Only here, between chunks: it must be older than any chunk's."""
         if time.monotonic() - self._seen_at >= SEEN_INTERVAL_SECONDS and self._translator.window.waits_for:
-            snapshot = self._source.current_snapshot()
+            snapshot = current_snapshot(self._source)
             self._post(lambda: self._translator.window.seen(snapshot))
             self._seen_at = time.monotonic()
 
@@ -271,9 +275,9 @@ class SnapshotWorker:
         self._emit(open_window)
         oid, columns = subject.mapping.table.oid, subject.mapping.columns
         while True:
-            before = self._source.shape(oid)
-            rows = self._source.read_chunk(query(), CHUNK_BYTES)
-            after = self._source.shape(oid)
+            before = table_shape(self._source, oid)
+            rows = read_chunk(self._source, query(), CHUNK_BYTES)
+            after = table_shape(self._source, oid)
             if any(after.types.get(column.name) != column.type.pg_type for column in columns):
                 raise TableReshaped(f"the columns of {subject.mapping.table.name} have changed")
             if before.storage == after.storage:
@@ -330,7 +334,7 @@ class SnapshotWorker:
 
         self._awaited = delivered
         self._translator.marks[token] = deliver
-        self._source.emit(self._prefix, json.dumps({"token": token}).encode())
+        emit_message(self._source, self._prefix, json.dumps({"token": token}).encode())
         if self._stop.is_set():
             delivered.cancel()
         while not chunk_in_hand and not delivered.done():
@@ -347,16 +351,16 @@ class SnapshotWorker:
         names = ", ".join(map(str, verdict.unseen[:5]))
         self._poll(
             f"transactions that are committed or open but not visible yet ({names})",
-            lambda: all(map(self._source.current_snapshot().sees, verdict.unseen)),
+            lambda: all(map(current_snapshot(self._source).sees, verdict.unseen)),
         )
 
     def _wait_for_writers(self, subject: Subject) -> None:
         """Wait until nobody is left who may have written to a table before it was published."""
         oid = subject.mapping.table.oid
-        writers = self._source.writers([oid])
+        before = writers(self._source, [oid])
         self._poll(
-            f"{len(writers)} open transactions that write to {subject.mapping.table.name}",
-            lambda: not writers & self._source.writers([oid]),
+            f"{len(before)} open transactions that write to {subject.mapping.table.name}",
+            lambda: not before & writers(self._source, [oid]),
             self._read_again,
         )
 

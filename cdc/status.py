@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
-from cdc.source import Source
+from cdc.source.connection import Source
+from cdc.source.slot import find_slot
+from cdc.source.write_ahead_log import insert_position
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
@@ -55,10 +57,10 @@ def _source(config: ReaderConfig) -> tuple[dict[str, Any], LogEnd | None]:
     except StatecastError as error:
         return {"reachable": False, "slot": None, "reason": str(error), "remedy": error.remedy}, None
     try:
-        slot = source.slot(config.source.slot)
-        before, began = source.insert_position(), time.monotonic()
+        slot = find_slot(source, config.source.slot)
+        before, began = insert_position(source), time.monotonic()
         time.sleep(SAMPLE_SECONDS)
-        grown = source.insert_position() - before
+        grown = insert_position(source) - before
     finally:
         source.close()
     log_end = LogEnd(before, grown / (time.monotonic() - began))

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
-from cdc.source import Slot, Source
+from cdc.source.connection import Source
+from cdc.source.slot import Slot, find_slot
+from cdc.source.write_ahead_log import flush_position
 from cdc.trail import Trail
 from cdc.transport import connect
 from transforms.errors import StatecastError
@@ -117,7 +119,7 @@ class Watch:
             if self._connection is None:
                 name = f"{self._config.application_name}_watch"
                 self._connection = Source(self._config.source.address, name)
-            seen = SourceSeen(self._connection.flush_position(), self._connection.slot(self._config.source.slot))
+            seen = SourceSeen(flush_position(self._connection), find_slot(self._connection, self._config.source.slot))
         except StatecastError as error:
             log.debug("no figures of the source: %s", error)
             self._disconnect()

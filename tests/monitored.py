@@ -14,7 +14,7 @@ from cdc.config import ReaderConfig, load_reader_config
 from cdc.control import Run
 from cdc.metrics import ReaderCollector
 from cdc.pipeline import Reader
-from cdc.source import Slot
+from cdc.source.slot import Slot
 from cdc.watch import SinkSeen, SourceSeen, TransportSeen, Watch
 from sinks.config import SinkConfig, load_sink_config
 from sinks.counters import StreamProgress

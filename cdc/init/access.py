@@ -11,7 +11,7 @@ from cdc.init.facts import ServerFacts
 from cdc.init.plan import PlannedEvent
 from cdc.init.providers import provider_of
 from cdc.init.sql_text import LINE, filled, identifier, table_name
-from cdc.source import Publication
+from cdc.source.publication import Publication
 from transforms.names import quote_identifier
 
 _SCHEMA_OF_TYPE: Final = re.compile(r'(?P<schema>"(?:[^"]|"")*"|[^\s".(\[]+)\.')

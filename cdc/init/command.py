@@ -17,6 +17,7 @@ from cdc.init.providers import SUPABASE, provider_of
 from cdc.init.report import report, unfit_lines
 from cdc.init.starter_file import starter_file
 from cdc.init.survey import Survey
+from cdc.source.publication import find_publication
 from transforms.address import Address, NotEncrypted
 from transforms.secret import Secret
 
@@ -76,7 +77,7 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_
     if not plan.events:
         lines = [line for unfit in plan.unfit for line in unfit_lines(unfit)]
         raise NothingToMap("\n".join(["no table can be mapped as it is", *lines]))
-    access = access_sql(role, publication, plan.events, server, survey.publication(publication))
+    access = access_sql(role, publication, plan.events, server, find_publication(survey, publication))
     return Proposal(
         starter_file(plan, server, access, allow_plaintext=allow_plaintext), report(plan, role, server, access, file)
     )

@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 
 from cdc.catalog import Table
 from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
-from cdc.replication import translated_errors
-from cdc.source import Source
+from cdc.source.connection import Source, translated_errors
+from cdc.source.tables import describe_tables
 from transforms.address import Address
 from transforms.names import TableName
 
@@ -33,11 +33,11 @@ class Survey(Source):
         """Connect. Raises SourceError, NotEncrypted."""
         super().__init__(address, application_name)
         with translated_errors():
-            self._conn.execute(_LIMITS)
+            self.connection.execute(_LIMITS)
 
     def server(self, role: str) -> ServerFacts:
         """The server's settings, and whether it has this role."""
-        with translated_errors(), self._conn.cursor(row_factory=dict_row) as cursor:
+        with translated_errors(), self.connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(_SERVER, {"role": role}).fetchone()
         assert row is not None
         row["traces"] = frozenset(row["traces"])
@@ -45,14 +45,14 @@ class Survey(Source):
 
     def tables(self) -> list[TableFacts]:
         """Every table of the users' schemas; partitions are covered by their root."""
-        with translated_errors(), self._conn.cursor(row_factory=dict_row) as cursor:
+        with translated_errors(), self.connection.cursor(row_factory=dict_row) as cursor:
             return [_facts(row) for row in cursor.execute(_TABLES).fetchall()]
 
     def describe(self, names: Sequence[TableName]) -> dict[TableName, Table]:
         """What the catalog says of tables, for any number of them."""
         tables: dict[TableName, Table] = {}
         for start in range(0, len(names), _DESCRIBED_AT_ONCE):
-            tables |= super().describe(names[start : start + _DESCRIBED_AT_ONCE])
+            tables |= describe_tables(self, names[start : start + _DESCRIBED_AT_ONCE])
         return tables
 
 

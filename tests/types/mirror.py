@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.control import Control
-from cdc.replication import SETTINGS
+from cdc.source.connection import SETTINGS
 from tests import servers
 from tests.processes import Command, Pipeline, closing, wait_until
 from tests.types.copying import Copying

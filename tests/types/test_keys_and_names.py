@@ -10,7 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc.source import ChunkQuery, Source
+from cdc.source.chunk import ChunkQuery, read_chunk
+from cdc.source.connection import Source
+from cdc.source.tables import describe_tables
 from tests import servers
 from tests.types.mirror import Mirror, mirror
 from tests.types.samples import OWN_SAMPLES, OWN_TYPES, SAMPLES, arrays_of
@@ -198,22 +200,22 @@ def read_by_chunks(pipeline: Mirror, keys: Mapping[str, tuple[str, ...]]) -> Non
     """Read each table in one chunk, in chunks of one row, and by the keys that its entries would have."""
     fill(pipeline, keys)
     with closing(Source(Address("source", Secret(pipeline.pipeline.source_dsn)), "test")) as source:
-        tables = source.describe([TableName("public", event) for event in keys])
+        tables = describe_tables(source, [TableName("public", event) for event in keys])
         for name, table in tables.items():
             key = tuple(column for column in table.columns if column.name != "v")
             relation = [RelationColumn(column.name, column.type) for column in table.columns]
             encoder = compile_encoder(relation, [column.name for column in relation], [column.name for column in key])
-            whole = source.read_chunk(ChunkQuery(name, table.columns, key, None, 1000), 1 << 30).rows
+            whole = read_chunk(source, ChunkQuery(name, table.columns, key, None, 1000), 1 << 30).rows
             read: list[bytes] = []
             after, exhausted = None, False
             while not exhausted:
-                chunk = source.read_chunk(ChunkQuery(name, table.columns, key, after, 1), 1 << 30)
+                chunk = read_chunk(source, ChunkQuery(name, table.columns, key, after, 1), 1 << 30)
                 read += chunk.rows
                 after, exhausted = chunk.last_key, chunk.exhausted
             assert read == whole, keys[name.name]
             asked = frozenset(encoder.line(row)[0] for row in whole)
             assert len(asked) == len(whole)
-            found = source.read_chunk(ChunkQuery(name, table.columns, key, None, 1000, asked), 1 << 30).rows
+            found = read_chunk(source, ChunkQuery(name, table.columns, key, None, 1000, asked), 1 << 30).rows
             assert sorted(found) == sorted(whole), keys[name.name]
 
 

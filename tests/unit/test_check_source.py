@@ -9,7 +9,7 @@ import pytest
 from cdc.check_source import server_findings
 from cdc.config import ReaderConfig, SourceConfig
 from cdc.facts import SourceFacts
-from cdc.source import Source
+from cdc.source.connection import Source
 from transforms.config import PipelineConfig, TransportConfig
 from transforms.secret import Secret
 

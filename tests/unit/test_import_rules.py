@@ -20,7 +20,7 @@ _REDIS = ["cdc/transport.py", "cdc/publisher.py", "cdc/control.py", "cdc/demo/*"
 ALLOWED_IMPORTS = {
     "psycopg": [
         "cdc/replication.py",
-        "cdc/source.py",
+        "cdc/source/*",
         "cdc/init/survey.py",
         "cdc/demo/*",
         "sinks/postgres.py",

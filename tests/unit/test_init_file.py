@@ -18,7 +18,7 @@ from cdc.init.plan import Plan
 from cdc.init.report import report
 from cdc.init.sql_text import filled, identifier
 from cdc.init.starter_file import starter_file
-from cdc.source import Publication
+from cdc.source.publication import Publication
 from tests.unit.init_builders import INTEGER, ORDERS, facts, plan, planned, server, table
 from tests.unit.test_init_names import identifiers
 from transforms.column_type import ColumnType

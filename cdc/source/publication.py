@@ -1,0 +1,101 @@
+"""The publication: which tables the log is read for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from cdc.errors import AccessDenied, SourceError
+from cdc.source.connection import Source, translated_errors
+from transforms.names import TableName
+
+_PUBLISHED = """
+    SELECT n.nspname, c.relname, r.prattrs IS NULL AND r.prqual IS NULL
+    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = %(oid)s::oid
+    UNION ALL  -- published by way of FOR ALL TABLES or FOR TABLES IN SCHEMA
+    SELECT n.nspname, c.relname, true FROM pg_publication p
+    JOIN pg_namespace n ON p.puballtables OR EXISTS
+        (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid)
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
+    WHERE p.oid = %(oid)s::oid AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+"""
+
+
+class PublicationUnfit(SourceError):
+    """The publication does not hold what the configuration maps, and this role may not change it."""
+
+    remedy = "Have the tables' owner alter the publication; `cdc check` says what it lacks."
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication as it stands."""
+
+    oid: int
+    tables: dict[TableName, bool]
+    """Published tables, and whether all columns and rows of each are."""
+    complete: bool
+    """Whether it publishes inserts, updates, deletes and truncates, partitions through their root."""
+
+
+def find_publication(source: Source, name: str) -> Publication | None:
+    """The publication as it stands, or None. Raises SourceError."""
+    found = source.query(
+        "SELECT oid::bigint, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot"
+        " FROM pg_publication WHERE pubname = %s",
+        [name],
+    )
+    if not found:
+        return None
+    oid, complete = found[0]
+    tables = {TableName(schema, table): whole for schema, table, whole in source.query(_PUBLISHED, {"oid": oid})}
+    return Publication(oid, tables, complete)
+
+
+def create_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:
+    """Create the publication of whole rows. Raises PublicationUnfit with the SQL where the role may not."""
+    statement = sql.SQL(
+        "CREATE PUBLICATION {} FOR TABLE {}"
+        " WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
+    ).format(sql.Identifier(name), _table_list(tables))
+    _alter(source, statement)
+
+
+def add_to_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:
+    """Add tables. Raises PublicationUnfit with the SQL where the role may not.
+
+    Before a table's first chunk is read, nobody who wrote to it unpublished may be left (see `transactions.writers`).
+    """
+    statement = sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(sql.Identifier(name), _table_list(tables))
+    _alter(source, statement)
+
+
+def drop_publication(source: Source, name: str) -> None:
+    """Drop the publication if it is there. Raises SourceError."""
+    with translated_errors():
+        source.connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def _alter(source: Source, statement: sql.Composed) -> None:
+    try:
+        with translated_errors():
+            source.connection.execute(statement)
+    except AccessDenied as error:
+        text = statement.as_string(source.connection)
+        raise PublicationUnfit(
+            f"the publication has to be changed, and this role may not: {error}",
+            remedy=f"Have the tables' owner run: {text};",
+        ) from error
+
+
+def _table_list(tables: Sequence[TableName]) -> sql.Composed:
+    """ONLY: tables that inherit from a mapped one may lack an identity, and then their owner's UPDATE would fail.
+
+    Partitions are published with their root all the same.
+    Source: https://www.postgresql.org/docs/current/sql-createpublication.html
+    """
+    names = [sql.Identifier(table.schema, table.name) for table in tables]
+    return sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names)

@@ -1,0 +1,95 @@
+"""Tables and types as the source's catalog has them. All functions raise SourceError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from psycopg.rows import dict_row
+
+from cdc.catalog import Column, Table
+from cdc.source.connection import Source, translated_errors
+from transforms.column_type import ColumnType
+from transforms.names import TableName
+
+_TABLES = resources.files("cdc.source").joinpath("tables.sql").read_text()
+_COLUMN_TYPES = resources.files("cdc.source").joinpath("column_types.sql").read_text()
+_SHAPE = """
+    SELECT (SELECT string_agg(relid::oid || ':' || pg_relation_filenode(relid), ' ' ORDER BY relid)
+            FROM (SELECT relid FROM pg_partition_tree(%(oid)s::oid) UNION SELECT %(oid)s::oid) AS member),
+           (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute
+            WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)
+"""
+_OIDS = """
+    SELECT n.nspname, c.relname, c.oid::bigint FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
+    JOIN pg_namespace n ON n.nspname = t.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """What must not change while a chunk is read."""
+
+    storage: str
+    """Its files: another one after TRUNCATE and after every rewrite, which an older snapshot finds empty."""
+    types: dict[str, str]
+    """Column -> type."""
+
+
+def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableName, Table]:
+    """What the catalog says of tables; those that are not there are left out."""
+    with translated_errors(), source.connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_TABLES.encode(), _by_name(names)).fetchall()
+    pairs = dict.fromkeys((column["type"], column["modifier"]) for row in rows for column in row["columns"] or [])
+    types = dict(zip(pairs, column_types(source, list(pairs)), strict=True))
+    tables = {}
+    for row in rows:
+        name = TableName(row["schema"], row["name"])
+        tables[name] = Table(
+            oid=row["oid"],
+            name=name,
+            kind=row["kind"],
+            persistence=row["persistence"],
+            columns=tuple(
+                Column(
+                    column["name"],
+                    types[column["type"], column["modifier"]],
+                    column["not_null"],
+                    column["generated"],
+                )
+                for column in row["columns"] or []
+            ),
+            primary_key=tuple(row["primary_key"]),
+            unique_keys=tuple(frozenset(key) for key in row["unique_keys"]),
+            identity=row["identity"],
+            identity_columns=frozenset(row["identity_columns"]),
+            leaves_without_identity=tuple(TableName(*leaf) for leaf in row["leaves_without_identity"]),
+            estimated_rows=row["estimated_rows"] or 0,
+        )
+    return tables
+
+
+def column_types(source: Source, pairs: Sequence[tuple[int, int]]) -> list[ColumnType]:
+    """Types by OID and modifier. One that is gone from today's catalog is taken as text."""
+    parameters = {"types": [oid for oid, _ in pairs], "modifiers": [modifier for _, modifier in pairs]}
+    return [
+        ColumnType(pg_type, base_type, base_oid, element_oid, delimiter.encode())
+        for pg_type, base_type, base_oid, element_oid, delimiter in source.query(_COLUMN_TYPES, parameters)
+    ]
+
+
+def table_shape(source: Source, oid: int) -> TableShape:
+    """What the catalog says now of the table with this OID."""
+    [(storage, types)] = source.query(_SHAPE, {"oid": oid})
+    return TableShape(storage or "", types or {})
+
+
+def table_oids(source: Source, names: Sequence[TableName]) -> dict[TableName, int]:
+    """The OIDs of tables by name; those that are not there are left out."""
+    return {TableName(schema, name): oid for schema, name, oid in source.query(_OIDS, _by_name(names))}
+
+
+def _by_name(names: Sequence[TableName]) -> dict[str, list[str]]:
+    return {"schemas": [name.schema for name in names], "names": [name.name for name in names]}
