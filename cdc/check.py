@@ -5,12 +5,10 @@ from __future__ import annotations
 from cdc.check_source import source_findings
 from cdc.check_transport import transport_findings
 from cdc.config import ReaderConfig
-from cdc.control import Control
 from cdc.source.connection import Source
-from cdc.transport import connect
+from cdc.transport import connect, server_facts
 from transforms.errors import StatecastError
 from transforms.finding import Finding
-from transforms.keys import Keys
 
 
 def run_checks(config: ReaderConfig) -> list[Finding]:
@@ -29,7 +27,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
             source.close()
     try:
         with connect(config.transport.address) as client:
-            facts = Control(client, Keys(config.pipeline.name)).server_facts()
+            facts = server_facts(client)
     except StatecastError as error:
         findings.append(Finding("error", "transport", str(error), error.remedy))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from cdc.control import ServerFacts
+from cdc.transport import ServerFacts
 from cdc.wording import size
 from transforms.config import TransportConfig
 from transforms.finding import Finding

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from cdc.config import ReaderConfig
-from cdc.control import Control, Run
+from cdc.control import Control
 from cdc.errors import AccessDenied
 from cdc.replication import SlotHeld
+from cdc.snapshot_run import Run
 from cdc.source.connection import Source
 from cdc.source.publication import drop_publication
 from cdc.source.slot import drop_slot, find_slot

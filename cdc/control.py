@@ -7,85 +7,18 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import redis
 
 from cdc.errors import TransportError
+from cdc.snapshot_run import Run
 from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN
 from transforms.schema import SchemaDocument
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One snapshot of one event."""
-
-    id: str
-    event: str
-    """Its label, `customer.v1`."""
-    state: str = "pending"
-    """`pending`, `running` (its `run-begin` is published), `done`."""
-    to: str | None = None
-    """The one sink it is for."""
-    first: bool = False
-    """Whether the event was not published before: open writers are waited for."""
-    after: tuple[str, ...] | None = None
-    """The key of the last row that is published, as Postgres' text."""
-    rows: int = 0
-    share: float = 0.0
-    created_at: float = 0.0
-    started_at: float | None = None
-    finished_at: float | None = None
-
-    @classmethod
-    def new(cls, event: str, *, first: bool = False) -> Run:
-        """A run that the reader starts by itself."""
-        return cls(secrets.token_hex(6), event, first=first, created_at=time.time())
-
-    def replaced_by(self, run: Run) -> bool:
-        """Whether it is over, and `run` of the same event makes it uninteresting."""
-        return self.event == run.event and self.state == "done"
-
-    def to_json(self) -> str:
-        """The run as it is stored."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def parse(cls, text: bytes | str) -> Run:
-        """Read a stored run."""
-        raw = json.loads(text)
-        after = raw.pop("after")
-        return cls(**raw, after=None if after is None else tuple(after))
-
-    def advanced(self, **changes: Any) -> Run:
-        """The run with some fields changed."""
-        return replace(self, **changes)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What `cdc check` judges of a Redis or Valkey server."""
-
-    product: str
-    version: str
-    eviction: str
-    append_only: bool | None
-    """None: the server does not tell."""
-    role: str
-    used_memory: int
-    max_memory: int
-    """0: no limit."""
-
-    @property
-    def too_old(self) -> bool:
-        """Whether streams lack what is needed."""
-        needed = (7, 2) if self.product == "Valkey" else (7, 0)
-        return tuple(int(part) for part in self.version.split(".")[:2]) < needed
 
 
 class PipelineMadeMeanwhile(TransportError):
@@ -276,22 +209,6 @@ class Control:
         last = info["last-generated-id"].decode()
         held_by = [group["name"].decode() for group in groups if group["last-delivered-id"].decode() != last]
         return {"key": key, "entries": info["length"], "bytes": size or 0, "last_id": last, "held_by": held_by}
-
-    def server_facts(self) -> ServerFacts:
-        """Product, version and the settings on which the promise rests (INFO, which needs no CONFIG right)."""
-        with translated_errors():
-            info = self._client.info()
-        valkey = info.get("valkey_version")
-        append_only = info.get("aof_enabled")
-        return ServerFacts(
-            "Valkey" if valkey else "Redis",
-            str(valkey or info["redis_version"]),
-            str(info.get("maxmemory_policy", "")),
-            None if append_only is None else bool(int(append_only)),
-            str(info.get("role", "master")),
-            int(info.get("used_memory", 0)),
-            int(info.get("maxmemory", 0)),
-        )
 
     def drop(self) -> int:
         """Remove every key of the pipeline; returns how many there were."""

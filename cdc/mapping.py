@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from cdc.catalog import ColumnUnfit, EventMapping, KeyUnfit, Table, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
-from cdc.control import Run
 from cdc.messages import RelationMessage
-from cdc.translation import Route
+from cdc.route import Route
+from cdc.snapshot_run import Run
+from cdc.transport import TransportState
 from transforms.column_type import ColumnType, RelationColumn
 from transforms.encoder import compile_encoder
 from transforms.names import TableName
@@ -91,6 +92,23 @@ class Shapes:
         covered = {run.event for run in planned if run.first}
         labels = [label for label, event in self._events.items() if event.table in tables]
         return [Run.new(label, first=True) for label in labels if label not in covered]
+
+    def runs_of_torn_streams(
+        self, mapped_before: Mapping[str, int], stored: TransportState, planned: Sequence[Run]
+    ) -> list[Run]:
+        """Runs for events whose stream holds a part of a transaction that another mapping had begun to publish.
+
+        The rest of it may be numbered otherwise now, so an entry could be taken for a repeat.
+        """
+        if not mapped_before or mapped_before.keys() == self._by_label.keys():
+            return []
+        covered = {run.event for run in planned}
+        streams = {label: shape.mapping.stream for label, shape in self._by_label.items() if label not in covered}
+        return [
+            Run.new(label)
+            for label, stream in streams.items()
+            if stored.stream_ends[stream] > stored.kept_last_id(stream)
+        ]
 
     @staticmethod
     def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:

@@ -21,33 +21,28 @@ from cdc.check_source import free_slots, server_findings
 from cdc.check_transport import keeping_findings
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
-from cdc.control import Control, Run
+from cdc.control import Control
 from cdc.counters import Counters
-from cdc.errors import NotThePrimary, PreconditionFailed, SourceBusy, SourceError
+from cdc.errors import NotThePrimary, PreconditionFailed, SourceBusy
 from cdc.facts import source_facts
+from cdc.following import Follower
 from cdc.mapping import Shapes
-from cdc.messages import RelationMessage
 from cdc.once import Goal
 from cdc.progress import Progress
+from cdc.provisioning import publish_tables, take_slot
 from cdc.publisher import Publisher, SourceDiverged
 from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.session import Session
-from cdc.snapshot import SnapshotWorker, Subject
+from cdc.snapshot import SnapshotWorker
 from cdc.source.connection import Source
-from cdc.source.publication import (
-    Publication,
-    PublicationUnfit,
-    add_to_publication,
-    create_publication,
-    find_publication,
-)
-from cdc.source.slot import Slot, create_slot, drop_slot, find_slot
-from cdc.source.tables import column_types, describe_tables, table_oids
+from cdc.source.publication import Publication, find_publication
+from cdc.source.slot import Slot, find_slot
+from cdc.source.tables import describe_tables
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
-from cdc.translation import Route, Translator
-from cdc.transport import TransportState, connect
+from cdc.translation import Translator
+from cdc.transport import TransportState, connect, server_facts
 from transforms.keys import Keys
 from transforms.position import LSN
 from transforms.pulse import Pulse
@@ -63,13 +58,6 @@ OPENING_SECONDS = 300.0
 def message_prefix(pipeline: str) -> str:
     """The prefix of our own logical messages."""
     return f"statecast:{pipeline}"
-
-
-class MappingMoved(SourceError):
-    """A mapped table or the publication was changed by hand; the next session judges what follows from it."""
-
-    retryable = True
-    remedy = "Nothing: the reader follows by itself where it can, with a snapshot, or stops and says what to do."
 
 
 @dataclass
@@ -107,7 +95,7 @@ class Opened:
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
-        self._publish_tables(change.runs)
+        publish_tables(self.source, config.publication, self.shapes, self.control, change.runs)
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -118,7 +106,8 @@ class Opened:
             stored = self.control.state([event.stream for event in config.events])
         before = json.loads(stored.meta.get("events", "{}"))
         unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
-        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + self._torn(change.runs, stored))
+        torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
+        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
@@ -132,7 +121,7 @@ class Opened:
             raise NotThePrimary("the source is a standby, where no marks can be written")
         slot = find_slot(self.source, self.config.source.slot)
         for finding in (
-            *keeping_findings(self.control.server_facts()),
+            *keeping_findings(server_facts(self.client)),
             *server_findings(self.source, facts, self.config),
             *(free_slots(facts) if slot is None else ()),
         ):
@@ -188,51 +177,12 @@ class Opened:
             return None
         return self.replication.timeline_end(int(stored_timeline), of=system.timeline)
 
-    def _publish_tables(self, planned: list[Run]) -> None:
-        """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
-
-        Changes of a table may have been made while it was not published, so its snapshot is stored before it is added:
-        after a crash in between nobody would know that it was away.
-        """
-        name, wanted = self.config.publication, self.shapes.tables
-        publication = find_publication(self.source, name)
-        if publication is None:
-            create_publication(self.source, name, wanted)
-            log.info("created publication %s of %d tables", name, len(wanted))
-            return
-        if not publication.complete:
-            raise PublicationUnfit(
-                f"publication {name} leaves out some kind of change",
-                remedy=f"Run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate',"
-                " publish_via_partition_root = true);",
-            )
-        filtered = [table for table in wanted if publication.tables.get(table) is False]
-        if filtered:
-            raise PublicationUnfit(
-                f"publication {name} leaves out columns or rows of {', '.join(map(str, filtered))}",
-                remedy=f"Drop that table from the publication and start again: "
-                f"ALTER PUBLICATION {name} DROP TABLE ONLY {filtered[0]};",
-            )
-        missing = [table for table in wanted if table not in publication.tables]
-        if missing:
-            self.control.store_runs(self.shapes.runs_after_return(missing, planned))
-            add_to_publication(self.source, name, missing)
-            log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
-
     def _begin(self, system: SystemIdentity, slot: Slot | None, start: Start) -> LSN:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
         name = self.config.source.slot
-        if slot is not None and slot.wal_status == "lost":
-            drop_slot(self.source, name)
-            slot = None
-        if slot is None:
-            log.info("creating slot %s (waits for transactions that are open now)", name)
-            self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
-            position = create_slot(self.source, name)
-            self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
-        else:
-            log.warning("slot %s was there before: taking it up at %s", name, slot.confirmed)
-            position = slot.confirmed
+        self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
+        position = take_slot(self.source, name, slot)
+        self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         publication = find_publication(self.source, self.config.publication)
         assert publication is not None
         identity = system.system_identifier, system.timeline
@@ -242,26 +192,9 @@ class Opened:
             self.control.make_meta(*identity, name, publication.oid, position)
         return position
 
-    def _torn(self, runs: list[Run], stored: TransportState) -> list[Run]:
-        """Runs for events whose stream holds a part of a transaction that another mapping had begun to publish.
-
-        The rest of it may be numbered otherwise now, so an entry could be taken for a repeat.
-        """
-        before = set(json.loads(stored.meta.get("events", "{}")))
-        if not before or before == set(self.shapes.mapped):
-            return []
-        covered = {run.event for run in runs}
-        return [
-            Run.new(label)
-            for label, shape in ((shape.mapping.label, shape) for shape in self.shapes.values())
-            if label not in covered
-            and stored.stream_ends[shape.mapping.stream] > stored.kept_last_id(shape.mapping.stream)
-        ]
-
     def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
         config = self.config
         self.published = stored.published
-        self._labels_of = self.shapes.oids()
         self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)
@@ -270,69 +203,26 @@ class Opened:
             self.replication, self.publisher, self.progress, lambda: self.observe(self), self.counters, self.pulse
         )
         prefix = message_prefix(config.pipeline.name)
+        client = self._stack.enter_context(connect(config.transport.address))
+        control = Control(client, keys)
+        follower = Follower(self.shapes, config.publication, self.source, control, lambda: self.worker.wake())
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
             Window(current_snapshot(self.source)),
             prefix,
-            self._resolve,
+            follower.routes,
             self.session.submit_full,
         )
-        self.subjects = {
-            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev) for shape in self.shapes.values()
-        }
-        self.worker_client = self._stack.enter_context(connect(config.transport.address))
         self.worker = SnapshotWorker(
             self._source(),
-            Control(self.worker_client, keys),
+            control,
             self.translator,
-            self.subjects,
+            follower.subjects,
             prefix,
             self.session.post,
-            self._verify,
+            follower.verify,
             self.counters,
         )
-
-    # --- while it runs -----------------------------------------------------------------------------------------------
-
-    def _resolve(self, message: RelationMessage) -> list[Route]:
-        """The routes of a relation that the log announces (called by the stream's thread)."""
-        labels = self._labels_of.get(message.relation_id, [])
-        if not labels:
-            return []
-        types = column_types(self.source, [(info.type_oid, info.type_modifier) for info in message.columns])
-        if not all(self.shapes.fits(label, message, types) for label in labels):
-            self._follow_catalog()
-        return [self.shapes.route(label, message, types) for label in labels]
-
-    def _verify(self, source: Source) -> None:
-        """Raise MappingMoved when tables or publication are not those of this session (the snapshot's thread calls).
-
-        Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
-        """
-        publication = find_publication(source, self.config.publication)
-        oids = table_oids(source, self.shapes.tables)
-        mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self.shapes.values()}
-        moved = [table for table, oid in mapped.items() if oids.get(table) != oid]
-        if moved:
-            raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
-        if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
-            raise MappingMoved(f"publication {self.config.publication} does not hold all that is mapped any more")
-
-    def _follow_catalog(self) -> None:
-        """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
-        before = self.shapes.mapped
-        change = self.shapes.compare(describe_tables(self.source, self.shapes.tables), before, snapshot=True)
-        if not change.documents:
-            return
-        for document in change.documents:
-            log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
-            shape = self.shapes[document.label]
-            self.subjects[document.label] = Subject.of(shape.mapping, document.rev)
-        self._labels_of = self.shapes.oids()
-        Control(self.worker_client, Keys(self.config.pipeline.name)).store_shapes(
-            change.documents, self.shapes.mapped, change.runs
-        )
-        self.worker.wake()
 
     def run(self, stop: threading.Event) -> None:
         """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed."""

@@ -12,10 +12,11 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 from tenacity.wait import wait_exponential, wait_random
 
 from cdc.config import ReaderConfig
-from cdc.control import Control, Run
+from cdc.control import Control
 from cdc.counters import Counters
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
+from cdc.snapshot_run import Run
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys

@@ -12,8 +12,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cdc.control import Run
 from cdc.pipeline import Figures
+from cdc.snapshot_run import Run
 
 log = logging.getLogger(__name__)
 

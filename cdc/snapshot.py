@@ -24,15 +24,18 @@ from typing import Any, TypeVar
 
 from cdc.catalog import EventMapping
 from cdc.chunking import Verdict
-from cdc.control import Control, Run
+from cdc.control import Control
 from cdc.counters import Counters
 from cdc.errors import SourceError
+from cdc.rereads import Rereads
+from cdc.route import Route
+from cdc.snapshot_run import Run
 from cdc.source.chunk import ChunkQuery, ChunkRows, read_chunk
 from cdc.source.connection import Source
 from cdc.source.tables import table_shape
 from cdc.source.transactions import current_snapshot, writers
 from cdc.source.write_ahead_log import emit_message
-from cdc.translation import Rereads, Route, Translator
+from cdc.translation import Translator
 from transforms import wire
 from transforms.column_type import RelationColumn
 from transforms.encoder import compile_encoder
@@ -212,7 +215,7 @@ class SnapshotWorker:
             self._read_again()
             run, exhausted = self._publish_chunk(run, subject)
             self._show(run)
-        while run.event in self._translator.events_to_read_again:
+        while run.event in self._translator.rereads.events:
             self._read_again()
         run = run.advanced(state="done", share=1.0, finished_at=time.time())
         self._publish_mark(run, wire.RUN_END, subject)
@@ -246,7 +249,7 @@ class SnapshotWorker:
 
     def _read_again(self) -> None:
         """Publish whole rows for changes that could not be published as they were."""
-        for event in self._translator.events_to_read_again:
+        for event in self._translator.rereads.events:
             subject = self._subjects[event]
             while (verdict := self._read_some_again(subject)).unseen:
                 self._wait_until_seen(verdict)
@@ -255,7 +258,7 @@ class SnapshotWorker:
         found = _Collected()
 
         def collect() -> None:
-            found.taken, found.keys = self._translator.collect_rereads(subject.mapping.label, REREAD_KEYS)
+            found.taken, found.keys = self._translator.rereads.oldest(subject.mapping.label, REREAD_KEYS)
 
         rows = self._read(subject, lambda: subject.query(keys=frozenset(found.keys)), collect)
         return self._publish_rows(subject, rows, b"reread", None, None, found.taken)
@@ -303,7 +306,7 @@ class SnapshotWorker:
                 if verdict.keeps(row[0]):
                     translator.publish_row(subject.route, row, origin, to)
             if rereads is not None:
-                translator.rereads_done(event, rereads)
+                translator.rereads.done(event, rereads)
             if verdict.incomplete:
                 translator.read_again(event, set(verdict.incomplete))
             if note is not None:

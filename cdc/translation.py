@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
@@ -18,9 +16,11 @@ from cdc.chunking import Window
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
+from cdc.rereads import RereadQueue
+from cdc.route import Route
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
-from transforms.encoder import Row, RowEncoder, UnchangedValues
+from transforms.encoder import Row, UnchangedValues
 from transforms.position import LSN, SLOTS_PER_MESSAGE
 from transforms.tuple_data import MalformedMessage
 
@@ -34,48 +34,6 @@ class TruncateHalts(SourceError):
     """A mapped table was truncated, and the event says that this must stop the reader."""
 
     remedy = 'Decide what the replicas shall do: set truncate = "apply" or "ignore" and start again.'
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One event that a relation feeds."""
-
-    event: str
-    """Its label, `customer.v1`."""
-    stream: str
-    encoder: RowEncoder
-    truncate: str = "apply"
-    unchanged_toast: str = "partial"
-    rev: int = 1
-    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row] = field(init=False)
-    """The encoder's."""
-    is_plain: bool = field(init=False)
-    """Whether a plain row makes an entry without optional fields."""
-    label: bytes = field(init=False)
-    suffix: tuple[bytes, ...] = field(init=False)
-    upsert: bytes = field(init=False)
-    """Template of the item of a plain upsert; see `append.upsert_template`."""
-    found: bytes = field(init=False)
-    delete: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        label = self.event.encode()
-        object.__setattr__(self, "row", self.encoder.row)
-        object.__setattr__(self, "is_plain", self.rev == 1)
-        object.__setattr__(self, "label", label)
-        object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
-        object.__setattr__(self, "upsert", append.upsert_template(label))
-        object.__setattr__(self, "found", append.found_template(label))
-        object.__setattr__(self, "delete", append.delete_template(label))
-
-
-@dataclass(slots=True, eq=False)
-class Rereads:
-    """Rows to read again by their key, and the position that may not be passed before they are published."""
-
-    held_end: LSN
-    keys: dict[str, set[bytes]] = field(default_factory=dict)
-    """By event; each key as JSON text."""
 
 
 class Translator:
@@ -98,8 +56,7 @@ class Translator:
         self.builder = builder
         self.window = window
         self.marks: dict[str, Callable[[], None]] = {}
-        self.events_to_read_again: tuple[str, ...] = ()
-        """Events with rows that wait to be read again, the longest waiting first; other threads may look at it."""
+        self.rereads = RereadQueue()
         self.in_transaction = False
         self.commit_lsn = 0
         self.commit_time = b"0"
@@ -109,9 +66,8 @@ class Translator:
         self._on_full = on_full
         self._routes: dict[bytes, Sequence[Route]] = {}
         self._latest_end: int = builder.end
-        self._rereads: deque[Rereads] = deque()
-        self._waiting: dict[str, Counter[bytes]] = {}
-        """By event: in how many of `_rereads` each key is."""
+        self._held = self.rereads.held
+        """Every commit looks at it."""
         self._xid = 0
         self._tx = b"0"
         self._id_prefix = b""
@@ -253,7 +209,7 @@ class Translator:
                 if route.unchanged_toast == "halt":
                     raise UnchangedValues(encoded.partial)
                 self._touch(route, key, whole=False)
-                if (old_key is not None and old_key != key) or self._waits(route.event, key):
+                if (old_key is not None and old_key != key) or self.rereads.holds(route.event, key):
                     self.read_again(route.event, {key})
                     return
                 words += (b"partial", wire.compact_json(encoded.partial))
@@ -339,42 +295,11 @@ class Translator:
             words += (b"to", to.encode())
         self._add(route.stream, words)
 
-    # --- rows to be read again ---------------------------------------------------------------------------------------
+    # --- how far it is -----------------------------------------------------------------------------------------------
 
     def read_again(self, event: str, keys: set[bytes]) -> None:
         """Have rows read by their key; until they are published, nothing behind their cause counts as published."""
-        if not self._rereads or self._rereads[-1].held_end != self._latest_end:
-            self._rereads.append(Rereads(self.latest_end))
-        self._rereads[-1].keys.setdefault(event, set()).update(keys)
-        self._waiting.setdefault(event, Counter()).update(keys)
-        if event not in self.events_to_read_again:
-            self.events_to_read_again = (*self.events_to_read_again, event)
-
-    def _waits(self, event: str, key: bytes) -> bool:
-        """Whether consumers may not have this row yet because it is still to be read again."""
-        waiting = self._waiting.get(event)
-        return waiting is not None and key in waiting
-
-    def collect_rereads(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
-        """The oldest rows of an event to read again: about `limit` keys, and what to give to `rereads_done`."""
-        taken: list[Rereads] = []
-        keys: set[bytes] = set()
-        for reread in self._rereads:
-            if len(keys) >= limit:
-                break
-            if event in reread.keys:
-                taken.append(reread)
-                keys |= reread.keys[event]
-        return taken, keys
-
-    def rereads_done(self, event: str, taken: Sequence[Rereads]) -> None:
-        """These rows are published by the transaction in hand."""
-        for reread in taken:
-            self._waiting[event].subtract(reread.keys.pop(event))
-        self._waiting[event] = +self._waiting[event]
-        while self._rereads and not self._rereads[0].keys:
-            self._rereads.popleft()
-        self.events_to_read_again = tuple(dict.fromkeys(waiting for reread in self._rereads for waiting in reread.keys))
+        self.rereads.add(event, keys, self.latest_end)
 
     @property
     def latest_end(self) -> LSN:
@@ -382,4 +307,4 @@ class Translator:
         return LSN(self._latest_end)
 
     def _release_end(self) -> None:
-        self.builder.end = self._rereads[0].held_end if self._rereads else self._latest_end
+        self.builder.end = self._held[0].held_end if self._held else self._latest_end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
@@ -77,6 +78,47 @@ def refusal(text: str) -> TransportError:
     if "executing the script" in text:  # Redis 7.0 does not say which
         return TransportRefused(f"{text}: xadd or xinfo")
     return TransportRefused(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What `cdc check` judges of a Redis or Valkey server."""
+
+    product: str
+    version: str
+    eviction: str
+    append_only: bool | None
+    """None: the server does not tell."""
+    role: str
+    used_memory: int
+    max_memory: int
+    """0: no limit."""
+
+    @property
+    def too_old(self) -> bool:
+        """Whether streams lack what is needed."""
+        needed = (7, 2) if self.product == "Valkey" else (7, 0)
+        return tuple(int(part) for part in self.version.split(".")[:2]) < needed
+
+
+def server_facts(client: redis.Redis) -> ServerFacts:
+    """Product, version and the settings on which the promise rests (INFO, which needs no CONFIG right).
+
+    Raises TransportError.
+    """
+    with translated_errors():
+        info = client.info()
+    valkey = info.get("valkey_version")
+    append_only = info.get("aof_enabled")
+    return ServerFacts(
+        "Valkey" if valkey else "Redis",
+        str(valkey or info["redis_version"]),
+        str(info.get("maxmemory_policy", "")),
+        None if append_only is None else bool(int(append_only)),
+        str(info.get("role", "master")),
+        int(info.get("used_memory", 0)),
+        int(info.get("maxmemory", 0)),
+    )
 
 
 class TransportState:

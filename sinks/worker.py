@@ -27,6 +27,7 @@ from sinks.postgres import Database
 from sinks.session import Opener, Prospect, Session
 from sinks.status import SinkStatus
 from sinks.stream import StreamReader, connect
+from sinks.telling import Teller
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN, Position
@@ -34,8 +35,6 @@ from transforms.pulse import Pulse
 
 IDLE_SECONDS = 1.0
 RENEW_SECONDS = 3.0
-TELL_SECONDS = 1.0
-"""How often, at most, status and consumer groups are written, and an idle `applied_lsn`."""
 CANCEL_SECONDS = 3.0
 """A statement that still runs this long after the worker was told to end is cancelled."""
 
@@ -81,9 +80,8 @@ class Worker:
         self.status = SinkStatus(sink)
         self.counters = Counters()
         self.pulse = Pulse()
-        self._told_at = self._renewed_at = 0.0
-        self._moved: dict[str, Position] = {}
-        """Stream -> where its consumer group was left."""
+        self._teller = Teller(self.status)
+        self._renewed_at = 0.0
 
     def run(self) -> int:
         """Returns the exit code. Raises StatecastError for what ends the worker before it is told to."""
@@ -154,7 +152,7 @@ class Worker:
         if isinstance(prospect, str):
             if self.status.enter("starting", prospect):
                 log.info("waiting: %s", prospect)
-            self._tell()
+            self._teller.tell(self._control)
             return None
         if self._once and self._goals is None:
             self._goals = {stream: ends.last for stream, ends in prospect.ends.items() if ends.last is not None}
@@ -166,8 +164,8 @@ class Worker:
         self.counters.sessions += 1
         self._opener.request_snapshots(session, self._control)
         self.status.enter("streaming")
-        self._moved.clear()
-        self._renewed_at = self._told_at = 0.0
+        self._teller.begin()
+        self._renewed_at = 0.0
         return session
 
     def _stand_by(self, prospect: Prospect) -> None:
@@ -204,7 +202,7 @@ class Worker:
             self.status.dead += parked
             self.status.newest_seconds = batch.committed_at
             self.counters.applied(batch, parked, time.monotonic(), time.time())
-        elif applied_lsn != checkpoint.applied_lsn and (self._once or self._tells_now()):
+        elif applied_lsn != checkpoint.applied_lsn and (self._once or self._teller.is_due()):
             with self._database.transaction():
                 advanced = self._checkpoints.advance(checkpoint, checkpoint.position, applied_lsn)
             session.checkpoints[stream] = advanced
@@ -238,30 +236,8 @@ class Worker:
             with self._database.transaction():
                 self.status.dead = self._checkpoints.renew(len(session.checkpoints))
             self._renewed_at = now
-        if self._tells_now():
-            self._tell_progress(session)
-
-    def _tells_now(self) -> bool:
-        return time.monotonic() - self._told_at >= TELL_SECONDS
-
-    def _tell_progress(self, session: Session) -> None:
-        applied = [checkpoint.applied_lsn for checkpoint in session.checkpoints.values()]
-        known = [lsn for lsn in applied if lsn is not None]
-        self.status.applied_lsn = min(known) if len(known) == len(applied) else None
-        self.status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
-        self.status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
-        if self.status.state != "stopped":
-            runs = any(replica.run is not None for replica in session.replicas.values())
-            self.status.enter("snapshotting" if runs else "streaming")
-        for stream, position in self.status.streams.items():
-            if self._moved.get(stream) != position:
-                self._reader.move_group(stream, position)
-                self._moved[stream] = position
-        self._tell()
-
-    def _tell(self) -> None:
-        self._control.write_status(self.status.to_json())
-        self._told_at = time.monotonic()
+        if self._teller.is_due():
+            self._teller.tell_progress(session, self._control, self._reader)
 
     def _gives_up(self, state: tenacity.RetryCallState) -> bool:
         return not self._contacted and (state.seconds_since_start or 0.0) >= self._connect_timeout_seconds
@@ -278,7 +254,7 @@ class Worker:
             self._close_transport()
         elif self._transport is not None and not self._standing_by:
             try:
-                self._tell()
+                self._teller.tell(self._control)
             except StatecastError:
                 self._close_transport()
 
@@ -301,9 +277,9 @@ class Worker:
         try:
             if self._transport is not None and not self._standing_by:
                 if session is not None:
-                    self._tell_progress(session)
+                    self._teller.tell_progress(session, self._control, self._reader)
                 else:
-                    self._tell()
+                    self._teller.tell(self._control)
         except StatecastError as error:
             log.warning("the last status could not be written: %s", error)
         self._database.close()

@@ -66,6 +66,8 @@ PURE = [
     "cdc/pgoutput.py",
     "cdc/walsender.py",
     "cdc/progress.py",
+    "cdc/rereads.py",
+    "cdc/route.py",
     "cdc/trail.py",
     "cdc/chunking.py",
     "cdc/init/access.py",

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from cdc.translation import Route, TruncateHalts
+from cdc.route import Route
+from cdc.translation import TruncateHalts
 from tests import builders
 from tests.builders import begin, commit, delete, insert, message, transaction, truncate, update, xlog_data
 from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, UNMAPPED, Log, columns, encoder, route

@@ -144,8 +144,8 @@ def moved_without_its_large_value(lsn: int, id: bytes = b"2") -> list[bytes]:
 def test_a_key_change_without_its_large_value_deletes_now_and_is_read_again(log: Log) -> None:
     log.feed(moved_without_its_large_value(50))
     assert log.take() == ["customer 50-1000000 delete 1 end"]
-    assert log.translator.events_to_read_again == (EVENT,)
-    assert log.translator.collect_rereads(EVENT, 10)[1] == {b'{"id":2}'}
+    assert log.translator.rereads.events == (EVENT,)
+    assert log.translator.rereads.oldest(EVENT, 10)[1] == {b'{"id":2}'}
 
 
 def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> None:
@@ -159,8 +159,8 @@ def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> 
 def test_the_position_is_released_by_the_transaction_that_publishes_the_rows(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60))
-    taken, _ = log.translator.collect_rereads(EVENT, 10)
-    log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken)
+    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-1"] = lambda: log.translator.rereads.done(EVENT, taken)
     frames = list(transaction(80, mark("a-1"), end=88))
     log.feed(frames[:-1])
     before = log.builder.end
@@ -172,8 +172,8 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60, b"2"))
     log.feed(moved_without_its_large_value(70, b"3"))
-    first, keys = log.translator.collect_rereads(EVENT, 1)
-    log.translator.rereads_done(EVENT, first)
+    first, keys = log.translator.rereads.oldest(EVENT, 1)
+    log.translator.rereads.done(EVENT, first)
     log.feed(transaction(80, end=88))
     assert (keys, log.builder.end) == ({b'{"id":2}'}, 68)
 
@@ -181,10 +181,10 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
 def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
     log.feed(moved_without_its_large_value(60))
-    assert list(log.translator.events_to_read_again) == [EVENT, "person.v1"]
-    log.translator.rereads_done(EVENT, log.translator.collect_rereads(EVENT, 10)[0])
+    assert list(log.translator.rereads.events) == [EVENT, "person.v1"]
+    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10)[0])
     log.feed(transaction(80, end=88))
-    assert set(log.translator.events_to_read_again) == {"person.v1"}
+    assert set(log.translator.rereads.events) == {"person.v1"}
     assert log.builder.end == 10
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from cdc.batch import Batch, BatchBuilder, StreamBatch
 from cdc.chunking import Snapshot, Window
 from cdc.messages import RelationMessage
-from cdc.translation import Route, Translator
+from cdc.route import Route
+from cdc.translation import Translator
 from tests import append_model, builders
 from tests.builders import INTEGER, TEXT, column
 from transforms.encoder import RowEncoder, compile_encoder

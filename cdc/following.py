@@ -1,0 +1,81 @@
+"""What a session does while mapped tables change under it: it follows, or says that the next session must judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from cdc.control import Control
+from cdc.errors import SourceError
+from cdc.mapping import Shapes
+from cdc.messages import RelationMessage
+from cdc.route import Route
+from cdc.snapshot import Subject
+from cdc.source.connection import Source
+from cdc.source.publication import find_publication
+from cdc.source.tables import column_types, describe_tables, table_oids
+
+log = logging.getLogger(__name__)
+
+
+class MappingMoved(SourceError):
+    """A mapped table or the publication was changed by hand; the next session judges what follows from it."""
+
+    retryable = True
+    remedy = "Nothing: the reader follows by itself where it can, with a snapshot, or stops and says what to do."
+
+
+class Follower:
+    """Keeps routes and subjects in step with the source's catalog."""
+
+    def __init__(
+        self, shapes: Shapes, publication: str, source: Source, control: Control, on_new_runs: Callable[[], None]
+    ) -> None:
+        """`source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored."""
+        self.subjects = {
+            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev) for shape in shapes.values()
+        }
+        """What can be read by query, by label: as the catalog was when it was looked at last."""
+        self._shapes = shapes
+        self._publication = publication
+        self._source = source
+        self._control = control
+        self._on_new_runs = on_new_runs
+        self._labels_of = shapes.oids()
+
+    def routes(self, message: RelationMessage) -> list[Route]:
+        """The routes of a relation that the log announces (called by the stream's thread)."""
+        labels = self._labels_of.get(message.relation_id, [])
+        if not labels:
+            return []
+        types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
+        if not all(self._shapes.fits(label, message, types) for label in labels):
+            self._follow_catalog()
+        return [self._shapes.route(label, message, types) for label in labels]
+
+    def _follow_catalog(self) -> None:
+        """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
+        shapes = self._shapes
+        change = shapes.compare(describe_tables(self._source, shapes.tables), shapes.mapped, snapshot=True)
+        if not change.documents:
+            return
+        for document in change.documents:
+            log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
+            self.subjects[document.label] = Subject.of(shapes[document.label].mapping, document.rev)
+        self._labels_of = shapes.oids()
+        self._control.store_shapes(change.documents, shapes.mapped, change.runs)
+        self._on_new_runs()
+
+    def verify(self, source: Source) -> None:
+        """Raise MappingMoved when tables or publication are not those of this session (the snapshot's thread calls).
+
+        Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
+        """
+        publication = find_publication(source, self._publication)
+        oids = table_oids(source, self._shapes.tables)
+        mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self._shapes.values()}
+        moved = [table for table, oid in mapped.items() if oids.get(table) != oid]
+        if moved:
+            raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
+        if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
+            raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")

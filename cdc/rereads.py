@@ -1,0 +1,65 @@
+"""Rows that must be read again by their key, since the log did not bring them whole."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transforms.position import LSN
+
+
+@dataclass(slots=True, eq=False)
+class Rereads:
+    """Rows to read again by their key, and the position that may not be passed before they are published."""
+
+    held_end: LSN
+    keys: dict[str, set[bytes]] = field(default_factory=dict)
+    """By event; each key as JSON text."""
+
+
+class RereadQueue:
+    """What waits to be read again. Only the stream's thread changes it."""
+
+    def __init__(self) -> None:
+        self.events: tuple[str, ...] = ()
+        """Events with rows that wait, the longest waiting first; other threads may look at it."""
+        self.held: deque[Rereads] = deque()
+        """What waits, the oldest first: nothing behind the first one's position counts as published."""
+        self._waiting: dict[str, Counter[bytes]] = {}
+        """By event: in how many of `held` each key is."""
+
+    def add(self, event: str, keys: set[bytes], held_end: LSN) -> None:
+        """Have rows read by their key; until they are published, `held_end` is not passed."""
+        if not self.held or self.held[-1].held_end != held_end:
+            self.held.append(Rereads(held_end))
+        self.held[-1].keys.setdefault(event, set()).update(keys)
+        self._waiting.setdefault(event, Counter()).update(keys)
+        if event not in self.events:
+            self.events = (*self.events, event)
+
+    def holds(self, event: str, key: bytes) -> bool:
+        """Whether consumers may not have this row yet because it is still to be read again."""
+        waiting = self._waiting.get(event)
+        return waiting is not None and key in waiting
+
+    def oldest(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
+        """The oldest rows of an event to read again: about `limit` keys, and what to give to `done`."""
+        taken: list[Rereads] = []
+        keys: set[bytes] = set()
+        for reread in self.held:
+            if len(keys) >= limit:
+                break
+            if event in reread.keys:
+                taken.append(reread)
+                keys |= reread.keys[event]
+        return taken, keys
+
+    def done(self, event: str, taken: Sequence[Rereads]) -> None:
+        """These rows are published by the transaction in hand."""
+        for reread in taken:
+            self._waiting[event].subtract(reread.keys.pop(event))
+        self._waiting[event] = +self._waiting[event]
+        while self.held and not self.held[0].keys:
+            self.held.popleft()
+        self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))

@@ -1,0 +1,42 @@
+"""What becomes of a relation's rows: the event and stream that they feed, and the entries' fixed parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cdc import append
+from transforms.encoder import Row, RowEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One event that a relation feeds."""
+
+    event: str
+    """Its label, `customer.v1`."""
+    stream: str
+    encoder: RowEncoder
+    truncate: str = "apply"
+    unchanged_toast: str = "partial"
+    rev: int = 1
+    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row] = field(init=False)
+    """The encoder's."""
+    is_plain: bool = field(init=False)
+    """Whether a plain row makes an entry without optional fields."""
+    label: bytes = field(init=False)
+    suffix: tuple[bytes, ...] = field(init=False)
+    upsert: bytes = field(init=False)
+    """Template of the item of a plain upsert; see `append.upsert_template`."""
+    found: bytes = field(init=False)
+    delete: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        label = self.event.encode()
+        object.__setattr__(self, "row", self.encoder.row)
+        object.__setattr__(self, "is_plain", self.rev == 1)
+        object.__setattr__(self, "label", label)
+        object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
+        object.__setattr__(self, "upsert", append.upsert_template(label))
+        object.__setattr__(self, "found", append.found_template(label))
+        object.__setattr__(self, "delete", append.delete_template(label))

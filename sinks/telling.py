@@ -1,0 +1,55 @@
+"""What a worker tells the world of a session: its status, and where it is in each stream, as consumer groups."""
+
+from __future__ import annotations
+
+import time
+
+from sinks.control import Control
+from sinks.session import Session
+from sinks.status import SinkStatus
+from sinks.stream import StreamReader
+from transforms.position import Position
+
+TELL_SECONDS = 1.0
+"""How often, at most, status and consumer groups are written, and an idle `applied_lsn`."""
+
+
+class Teller:
+    """Writes a sink's status. All methods raise SinkError."""
+
+    def __init__(self, status: SinkStatus) -> None:
+        self._status = status
+        self._told_at = 0.0
+        self._moved: dict[str, Position] = {}
+        """Stream -> where its consumer group was left."""
+
+    def begin(self) -> None:
+        """A session begins, of which nothing has been told."""
+        self._told_at = 0.0
+        self._moved.clear()
+
+    def is_due(self) -> bool:
+        """Whether it is time to tell how far the session is."""
+        return time.monotonic() - self._told_at >= TELL_SECONDS
+
+    def tell(self, control: Control) -> None:
+        """Write the status as it is."""
+        control.write_status(self._status.to_json())
+        self._told_at = time.monotonic()
+
+    def tell_progress(self, session: Session, control: Control, reader: StreamReader) -> None:
+        """Take a session's progress into the status, and write it; move the groups whose position has changed."""
+        status = self._status
+        applied = [checkpoint.applied_lsn for checkpoint in session.checkpoints.values()]
+        known = [lsn for lsn in applied if lsn is not None]
+        status.applied_lsn = min(known) if len(known) == len(applied) else None
+        status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
+        status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
+        if status.state != "stopped":
+            runs = any(replica.run is not None for replica in session.replicas.values())
+            status.enter("snapshotting" if runs else "streaming")
+        for stream, position in status.streams.items():
+            if self._moved.get(stream) != position:
+                reader.move_group(stream, position)
+                self._moved[stream] = position
+        self.tell(control)
