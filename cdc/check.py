@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from cdc.check_source import source_findings
 from cdc.check_transport import transport_findings
 from cdc.config import ReaderConfig
@@ -15,16 +17,10 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     """Test everything that can be tested; what stands behind a failed connection is left out."""
     findings: list[Finding] = []
     try:
-        source = Source(config.source.address, config.application_name + "_check")
+        with closing(Source(config.source.address, config.application_name + "_check")) as source:
+            findings += source_findings(source, config)
     except StatecastError as error:
         findings.append(Finding("error", "source", str(error), error.remedy))
-    else:
-        try:
-            findings += source_findings(source, config)
-        except StatecastError as error:
-            findings.append(Finding("error", "source", str(error), error.remedy))
-        finally:
-            source.close()
     try:
         with connect(config.transport.address) as client:
             facts = server_facts(client)

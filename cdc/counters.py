@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cdc.snapshot_run import Run
+from transforms.failures import Failures
 from transforms.histogram import Histogram
 from transforms.position import LSN
 
@@ -29,18 +30,9 @@ class Counters:
     sessions: int = 0
     runs: dict[str, Run] = field(default_factory=dict)
     """Event -> the newest snapshot run that this process worked on, as it stands."""
-    failures: Counter[str] = field(default_factory=Counter)
-    """Class of error -> how often it ended a session or an attempt to open one."""
-    failed_at: dict[str, float] = field(default_factory=dict)
-    """Class of error -> when it happened last, seconds since 1970."""
+    failures: Failures = field(default_factory=Failures)
 
     def batch_answered(self, seconds: float) -> None:
         """Redis has answered for a whole batch."""
         self.batches += 1
         self.publish_seconds.observe(seconds)
-
-    def failed(self, error: Exception, at: float) -> None:
-        """Remember an error by its class; its text may say too much for a label."""
-        name = type(error).__name__
-        self.failures[name] += 1
-        self.failed_at[name] = at

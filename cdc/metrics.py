@@ -41,7 +41,9 @@ class ReaderCollector(Collector):
         yield from self._state(self._reader.latest)
         yield from self._progress()
         yield from self._publishing()
-        yield from self._failures()
+        yield from self._families.sessions(
+            "statecast_reader", self._reader.counters.sessions, self._reader.counters.failures
+        )
         yield from self._snapshots()
         yield from self._source()
         yield from self._streams()
@@ -112,21 +114,6 @@ class ReaderCollector(Collector):
         yield self._families.counter("statecast_reader_sent_bytes", "Bytes sent to Redis.", counters.sent_bytes)
         yield self._families.histogram(
             "statecast_reader_publish_seconds", "From the sending of a batch to its reply.", counters.publish_seconds
-        )
-
-    def _failures(self) -> Iterator[Metric]:
-        counters = self._reader.counters
-        yield self._families.counter(
-            "statecast_reader_reconnects", "Sessions opened after the first.", max(0, counters.sessions - 1)
-        )
-        yield self._families.counter(
-            "statecast_reader_failures", "What ended a session or an attempt to open one.", counters.failures, "error"
-        )
-        yield self._families.gauge(
-            "statecast_reader_last_failure_timestamp_seconds",
-            "When an error of this class happened last.",
-            counters.failed_at.copy(),
-            "error",
         )
 
     def _snapshots(self) -> Iterator[Metric]:

@@ -161,7 +161,7 @@ class Reader:
     def _interrupted(self, error: StatecastError) -> None:
         standby = isinstance(error, SlotHeld)
         if not standby:
-            self.counters.failed(error, time.time())
+            self.counters.failures.note(error, time.time())
         if str(error) != self._reason:
             log.warning("%s: %s", "standing by" if standby else "interrupted", error)
         if standby:  # the status is that of the reader which holds the slot

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from sinks.config import SinkConfig, load_sink_config
 from sinks.dead_events import DeadEvent
@@ -102,11 +102,8 @@ def _tables(options: argparse.Namespace) -> int:
 def _dead_list(options: argparse.Namespace) -> int:
     from sinks.dead_commands import DeadCommands
 
-    commands = DeadCommands(_config(options))
-    try:
+    with closing(DeadCommands(_config(options))) as commands:
         events = commands.all()
-    finally:
-        commands.close()
     if options.json:
         print(json.dumps([_summary(event) for event in events], indent=2))
     else:
@@ -120,11 +117,8 @@ def _dead_list(options: argparse.Namespace) -> int:
 def _dead_show(options: argparse.Namespace) -> int:
     from sinks.dead_commands import DeadCommands
 
-    commands = DeadCommands(_config(options))
-    try:
+    with closing(DeadCommands(_config(options))) as commands:
         event = commands.show(options.id)
-    finally:
-        commands.close()
     state = None if event.change.state is None else event.change.state.decode(errors="backslashreplace")
     values = {"key": event.change.key.decode(errors="backslashreplace"), "state": state}
     fields = {"partial": event.change.partial, "quoted": event.change.quoted, "rev": event.change.rev}
@@ -135,11 +129,8 @@ def _dead_show(options: argparse.Namespace) -> int:
 def _dead_retry(options: argparse.Namespace) -> int:
     from sinks.dead_commands import DeadCommands
 
-    commands = DeadCommands(_config(options))
-    try:
+    with closing(DeadCommands(_config(options))) as commands:
         outcome = commands.retry(options.ids)
-    finally:
-        commands.close()
     for id_, refusal in outcome.items():
         print(f"{id_}: {'applied' if refusal is None else f'refused again: {refusal}'}")
     return EXIT_DIFFERENCE if any(refusal is not None for refusal in outcome.values()) else EXIT_DONE
@@ -151,11 +142,8 @@ def _dead_drop(options: argparse.Namespace) -> int:
     config = _config(options)
     if not may_go_on(f"Forget {len(options.ids)} parked events of {config.name} for good?", yes=options.yes):
         return EXIT_INTERRUPTED
-    commands = DeadCommands(config)
-    try:
+    with closing(DeadCommands(config)) as commands:
         count = commands.drop(options.ids)
-    finally:
-        commands.close()
     print(f"forgotten: {count}")
     return EXIT_DONE if count == len(set(options.ids)) else EXIT_DIFFERENCE
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sinks.compaction import Step
 from sinks.feed import Batch
 from transforms.event import Mark
+from transforms.failures import Failures
 from transforms.histogram import Histogram
 from transforms.position import LSN
 
@@ -58,10 +59,7 @@ class Counters:
     """From the commit at the source (of a batch's last transaction) to the commit of the replica, by two clocks."""
     streams: dict[str, StreamProgress] = field(default_factory=dict)
     sessions: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    """Class of error -> how often it ended a session or an attempt to open one."""
-    failed_at: dict[str, float] = field(default_factory=dict)
-    """Class of error -> when it happened last, seconds since 1970."""
+    failures: Failures = field(default_factory=Failures)
 
     def read(self, batch: Batch, now: float) -> None:
         """A batch is in hand; without an `end` there is nothing in it to apply."""
@@ -86,12 +84,6 @@ class Counters:
     def holds(self, stream: str, position: LSN) -> None:
         """The replicas hold all of a stream before a position."""
         self.streams[stream].applied = position
-
-    def failed(self, error: Exception, at: float) -> None:
-        """Remember an error by its class; its text may say too much for a label."""
-        name = type(error).__name__
-        self.failures[name] += 1
-        self.failed_at[name] = at
 
 
 def _row_counts(steps: Iterable[Step]) -> Iterable[tuple[str, str, int]]:

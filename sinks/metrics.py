@@ -35,7 +35,9 @@ class SinkCollector(Collector):
         yield from self._state()
         yield from self._streams()
         yield from self._applying()
-        yield from self._failures()
+        yield from self._families.sessions(
+            "statecast_sink", self._worker.counters.sessions, self._worker.counters.failures
+        )
 
     def _state(self) -> Iterator[Metric]:
         status = self._worker.status
@@ -88,19 +90,4 @@ class SinkCollector(Collector):
         yield self._families.counter("statecast_sink_parked_events", "Events that were parked.", counters.parked)
         yield self._families.gauge(
             "statecast_sink_dead_events", "Events that are parked now.", self._worker.status.dead
-        )
-
-    def _failures(self) -> Iterator[Metric]:
-        counters = self._worker.counters
-        yield self._families.counter(
-            "statecast_sink_reconnects", "Sessions opened after the first.", max(0, counters.sessions - 1)
-        )
-        yield self._families.counter(
-            "statecast_sink_failures", "What ended a session or an attempt to open one.", counters.failures, "error"
-        )
-        yield self._families.gauge(
-            "statecast_sink_last_failure_timestamp_seconds",
-            "When an error of this class happened last.",
-            counters.failed_at.copy(),
-            "error",
         )

@@ -246,7 +246,7 @@ class Worker:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, StatecastError)
         self._session = None
-        self.counters.failed(error, time.time())
+        self.counters.failures.note(error, time.time())
         self.pulse.beat("worker", time.monotonic() + state.upcoming_sleep + PAUSE_SLACK_SECONDS)
         if self.status.fail("reconnecting" if self._contacted else "starting", error):
             log.warning("%s; trying again (%s)", error, error.remedy)

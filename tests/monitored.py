@@ -60,7 +60,7 @@ def reader_and_watch(directory: Path) -> tuple[Reader, Watch]:
     counters.entries["customer"] = 7
     counters.repeats["customer"] = 2
     counters.batch_answered(0.004)
-    counters.failed(StatecastError("PLANTED"), 1.0)
+    counters.failures.note(StatecastError("PLANTED"), 1.0)
     counters.runs["customer.v1"] = Run("r", "customer.v1", "running", rows=5, share=0.5)
     watch.last_source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
     watch.written.note(time.monotonic() - 10, LSN(900))
@@ -81,7 +81,7 @@ def sink_collector(directory: Path) -> SinkCollector:
     counters = worker.counters
     counters.streams["customer"] = StreamProgress(LSN(900), LSN(850), time.time() - 4)
     counters.rows["customer.v1", "upsert"] = 3
-    counters.failed(StatecastError("PLANTED"), 1.0)
+    counters.failures.note(StatecastError("PLANTED"), 1.0)
     worker.status.dead = 2
     return SinkCollector(worker, config)
 

@@ -5,10 +5,11 @@ The only file of this room that knows the metrics library, of which it uses the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from transforms.failures import Failures
 from transforms.histogram import Histogram
 
 Labels = str | tuple[str, str] | None
@@ -38,6 +39,19 @@ class Families:
         buckets = list(zip(bounds, durations.cumulative(), strict=True))
         family.add_metric(self._values, buckets, durations.sum_seconds)
         return family
+
+    def sessions(self, prefix: str, sessions: int, failures: Failures) -> Iterator[Metric]:
+        """How often a process began anew, and why."""
+        yield self.counter(f"{prefix}_reconnects", "Sessions opened after the first.", max(0, sessions - 1))
+        yield self.counter(
+            f"{prefix}_failures", "What ended a session or an attempt to open one.", failures.counts, "error"
+        )
+        yield self.gauge(
+            f"{prefix}_last_failure_timestamp_seconds",
+            "When an error of this class happened last.",
+            failures.last_at.copy(),
+            "error",
+        )
 
     def _filled(self, family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
         if isinstance(values, Mapping):

@@ -79,11 +79,3 @@ def test_bytes_behind_are_those_between_what_is_published_and_what_is_held() -> 
     assert counters.streams["customer"].lag_bytes == 80
     counters.holds("customer", LSN(600))
     assert counters.streams["customer"].lag_bytes == 0
-
-
-def test_errors_are_kept_by_class_and_never_by_text() -> None:
-    counters = Counters()
-    counters.failed(ValueError("a secret"), NOW)
-    counters.failed(ValueError("another"), NOW + 1)
-    assert counters.failures == {"ValueError": 2}
-    assert counters.failed_at == {"ValueError": NOW + 1}
