@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cdc.config import ReaderConfig, load_reader_config
-from cdc.pipeline import Reader
-from cdc.progress_view import progress_view
 from transforms.address import Address
 from transforms.command_line import (
     Command,
@@ -100,6 +98,9 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cdc.pipeline import Reader
+    from cdc.progress_view import progress_view
+
     config = _config(options)
     with ExitStack() as stack:
         observe = stack.enter_context(progress_view(sys.stderr))

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from typing import TYPE_CHECKING, TextIO
 
 from cdc.pipeline import Figures
 from cdc.snapshot_run import Run
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ def progress_view(stream: TextIO) -> Iterator[Callable[[Figures], None]]:
     if not stream.isatty():
         yield _Lines().observe
         return
+    from rich.console import Console  # not before it is needed: a reader beside a database has no terminal
+    from rich.progress import BarColumn, Progress, TextColumn
+
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}")]
     with Progress(*columns, console=Console(file=stream), transient=True) as progress, _logs_above_the_bar():
         yield _Bar(progress).observe

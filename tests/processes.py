@@ -138,6 +138,21 @@ class Pipeline:
         assert code == expect, f"exit {code}, expected {expect}:\n{made.output}"
         return made.output
 
+    # --- what somebody else may do to the slot -----------------------------------------------------------------------
+
+    def drop_slot(self) -> None:
+        """Drop the slot, which a reader that has just ended may hold for a moment yet."""
+        self._on_free_slot("pg_drop_replication_slot(slot_name)")
+
+    def advance_slot(self) -> None:
+        """Confirm all that is committed now, as if somebody else had read it."""
+        self._on_free_slot("pg_replication_slot_advance(slot_name, pg_current_wal_lsn())")
+
+    def _on_free_slot(self, call: str) -> None:
+        statement = f"SELECT {call} FROM pg_replication_slots WHERE slot_name = 'cdc_{self.name}' AND NOT active"
+        with psycopg.connect(self.source_dsn, autocommit=True) as connection:
+            wait_until("the slot to be free", lambda: connection.execute(statement.encode()).rowcount == 1)
+
     # --- where things stand ------------------------------------------------------------------------------------------
 
     @property

@@ -49,14 +49,6 @@ def execute(shop: Pipeline, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def drop_slot(shop: Pipeline) -> None:
-    execute(shop, f"SELECT pg_drop_replication_slot('cdc_{shop.name}')")
-
-
-def advance_slot(shop: Pipeline) -> None:
-    execute(shop, f"SELECT pg_replication_slot_advance('cdc_{shop.name}', pg_current_wal_lsn())")
-
-
 def delete_stream(shop: Pipeline) -> None:
     shop.redis.delete(shop.keys.stream("row", 1))
 
@@ -66,7 +58,7 @@ def remake_publication(shop: Pipeline) -> None:
     execute(shop, f"ALTER PUBLICATION cdc_{shop.name} SET (publish_via_partition_root = true)")
 
 
-@pytest.mark.parametrize("break_it", [drop_slot, advance_slot, delete_stream, remake_publication])
+@pytest.mark.parametrize("break_it", [Pipeline.drop_slot, Pipeline.advance_slot, delete_stream, remake_publication])
 def test_a_hole_stops_the_reader_until_a_snapshot_of_everything_is_asked_for(
     shop: Pipeline, break_it: Callable[[Pipeline], None]
 ) -> None:
@@ -87,7 +79,7 @@ def test_a_hole_stops_the_reader_until_a_snapshot_of_everything_is_asked_for(
 
 
 def test_a_snapshot_of_one_event_or_for_one_sink_is_no_consent(shop: Pipeline) -> None:
-    drop_slot(shop)
+    shop.drop_slot()
     shop.run("cdc.cli", "snapshot", "--all", "--sink", "copy")
     shop.run("cdc.cli", "run", expect=3)
 

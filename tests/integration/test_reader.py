@@ -129,7 +129,7 @@ def test_a_column_that_does_not_exist_is_named(shop: Pipeline) -> None:
 
 def test_a_slot_that_is_gone_is_not_made_again_in_silence(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
-    execute(shop, f"SELECT pg_drop_replication_slot('cdc_{shop.name}')")
+    shop.drop_slot()
     printed = shop.run("cdc.cli", "run", expect=3)
     assert "the slot does not exist any more" in printed
     assert "`cdc snapshot --all`" in printed
@@ -139,7 +139,7 @@ def test_a_slot_that_is_gone_is_not_made_again_in_silence(shop: Pipeline) -> Non
 def test_a_slot_that_was_confirmed_by_somebody_else_is_a_hole(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
     execute(shop, "UPDATE customers SET name = 'missed'")
-    execute(shop, f"SELECT pg_replication_slot_advance('cdc_{shop.name}', pg_current_wal_lsn())")
+    shop.advance_slot()
     assert "the slot is confirmed up to" in shop.run("cdc.cli", "run", expect=3)
 
 
@@ -301,6 +301,6 @@ def test_status_and_check_say_where_things_stand(shop: Pipeline) -> None:
     assert status["source"]["slot"]["active_pid"] is None
     assert status["streams"][0]["entries"] == 5
     assert status["snapshots"][0]["state"] == "done"
-    execute(shop, f"SELECT pg_drop_replication_slot('cdc_{shop.name}')")
+    shop.drop_slot()
     shop.run("cdc.cli", "run", expect=3)
     assert "the slot does not exist any more" in shop.run("cdc.cli", "status")
