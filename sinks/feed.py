@@ -46,6 +46,7 @@ class Batch:
     at_end: bool
     """Nothing was behind it when `published` was read."""
     published: LSN
+    """Up to where the source is known to be published: what Redis said, or what was read though not said yet."""
     complete_to: LSN
     """Up to where the stream has been applied with it, when nothing is left before `published`; else 0/0."""
     read_at: float
@@ -88,15 +89,16 @@ class Feed:
         count = ripe_count(entries, full=read.full, force=force)
         left = read.entries[count : count + 1]
         complete = read.at_end and (not left or position_of(left[0]).commit_lsn >= read.published)
+        seen = position_of(read.entries[-1]) if read.entries else None
         return Batch(
             place.stream,
             compact(entries[:count], self._sink, place.labels),
             position_of(entries[count - 1]) if count else None,
             _committed_at(entries[count - 1]) if count else None,
-            position_of(read.entries[-1]) if read.entries else None,
+            seen,
             read.full,
             read.at_end and not left,
-            read.published,
+            read.published if seen is None else max(read.published, seen.commit_lsn),
             read.published if complete else LSN(0),
             read_at,
         )

@@ -88,3 +88,10 @@ def test_a_batch_stops_at_the_goal_even_inside_of_a_transaction(feed: Feed) -> N
     goal = Position.parse("40-1000000")
     assert feed.take(place(Position.parse("20-1000000"), goal)).end == goal
     assert str(feed.take(place(goal=Position.parse("10-1000000"))).end) == "10-1000000"
+
+
+def test_what_is_read_is_published_though_redis_does_not_say_so_yet() -> None:
+    feed = feed_of(Stream(entry(510)))
+    batch = feed.take(place())
+    feed.close()
+    assert (batch.published, batch.complete_to) == (LSN(510), LSN(500))
