@@ -69,6 +69,8 @@ class Table:
     leaves_without_identity: tuple[TableName, ...]
     """Partitions whose UPDATE and DELETE a publication would make fail."""
     estimated_rows: int
+    children: tuple[TableName, ...] = ()
+    """Tables that inherit from it, and from these; partitions do not count."""
 
 
 @dataclass(frozen=True, slots=True)

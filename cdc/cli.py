@@ -148,7 +148,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from cdc.check import run_checks
+    from cdc.check.command import run_checks
 
     return print_findings(run_checks(_config(options)), as_json=options.json)
 

@@ -17,21 +17,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
-from cdc.check_source import free_slots, server_findings
-from cdc.check_transport import keeping_findings
+from cdc.check.publication import order_findings
+from cdc.check.refusal import refuse_errors
+from cdc.check.transport import keeping_findings
 from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.counters import Counters
-from cdc.errors import NotThePrimary, PreconditionFailed, SourceBusy
-from cdc.facts import source_facts
+from cdc.errors import NotThePrimary, SourceBusy
 from cdc.following import Follower
 from cdc.mapping import Shapes
 from cdc.once import Goal
 from cdc.progress import Progress
 from cdc.provisioning import publish_tables, take_slot
 from cdc.publisher import Publisher, SourceDiverged
-from cdc.replication import ReplicationConnection, SlotHeld, SystemIdentity
+from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld, SystemIdentity
+from cdc.server.facts import describe_server
+from cdc.server.readiness import STANDBY, free_slots, role_finding, server_findings
 from cdc.session import Session
 from cdc.snapshot import SnapshotWorker
 from cdc.source.connection import Source
@@ -116,17 +118,13 @@ class Opened:
 
     def _examine(self) -> Slot | None:
         """Refuse servers that `cdc check` would refuse, before anything is made there; returns the slot."""
-        facts = source_facts(self.source)
-        if facts.in_recovery:
-            raise NotThePrimary("the source is a standby, where no marks can be written")
+        facts = describe_server(self.source)
+        if facts.standby:
+            raise NotThePrimary(f"the source {STANDBY}")
         slot = find_slot(self.source, self.config.source.slot)
-        for finding in (
-            *keeping_findings(server_facts(self.client)),
-            *server_findings(self.source, facts, self.config),
-            *(free_slots(facts) if slot is None else ()),
-        ):
-            if finding.verdict == "error":
-                raise PreconditionFailed(f"{finding.thing}: {finding.what}", remedy=finding.remedy)
+        refuse_errors(keeping_findings(server_facts(self.client)))
+        refuse_errors(server_findings(facts, self.config.application_name))
+        refuse_errors([role_finding(facts), *([free_slots(facts)] if slot is None else [])])
         return slot
 
     def _source(self) -> Source:
@@ -146,6 +144,8 @@ class Opened:
                 raise
             diverged = str(hole)
         if diverged is None:
+            if start is Start.FRESH:
+                refuse_errors(order_findings(self.config, publication, slot))
             return start
         log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", diverged)
         return Start.NEW_EPOCH
@@ -181,7 +181,7 @@ class Opened:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
         name = self.config.source.slot
         self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
-        position = take_slot(self.source, name, slot)
+        position = take_slot(self.source, name, slot, anew=start is Start.NEW_EPOCH)
         self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         publication = find_publication(self.source, self.config.publication)
         assert publication is not None
@@ -228,7 +228,7 @@ class Opened:
         """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed."""
         try:
             self._run(stop)
-        except SourceDiverged as error:
+        except (SourceDiverged, PublicationYounger) as error:
             self.control.note_divergence(str(error))
             raise
 

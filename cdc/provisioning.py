@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from cdc.check.publication import unfit_findings
+from cdc.check.refusal import refuse_errors
 from cdc.control import Control
 from cdc.mapping import Shapes
 from cdc.snapshot_run import Run
 from cdc.source.connection import Source
-from cdc.source.publication import PublicationUnfit, add_to_publication, create_publication, find_publication
+from cdc.source.publication import add_to_publication, create_publication, find_publication
 from cdc.source.slot import Slot, create_slot, drop_slot
 from transforms.position import LSN
 
@@ -21,7 +23,7 @@ def publish_tables(source: Source, name: str, shapes: Shapes, control: Control, 
 
     Changes of a table may have been made while it was not published, so its snapshot is stored before it is added:
     after a crash in between nobody would know that it was away. `planned` are the snapshots that will be made anyway.
-    Raises PublicationUnfit, SourceError, TransportError.
+    Raises PreconditionFailed, PublicationUnfit, SourceError, TransportError.
     """
     wanted = shapes.tables
     publication = find_publication(source, name)
@@ -29,19 +31,7 @@ def publish_tables(source: Source, name: str, shapes: Shapes, control: Control, 
         create_publication(source, name, wanted)
         log.info("created publication %s of %d tables", name, len(wanted))
         return
-    if not publication.complete:
-        raise PublicationUnfit(
-            f"publication {name} leaves out some kind of change",
-            remedy=f"Run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate',"
-            " publish_via_partition_root = true);",
-        )
-    filtered = [table for table in wanted if publication.tables.get(table) is False]
-    if filtered:
-        raise PublicationUnfit(
-            f"publication {name} leaves out columns or rows of {', '.join(map(str, filtered))}",
-            remedy=f"Drop that table from the publication and start again: "
-            f"ALTER PUBLICATION {name} DROP TABLE ONLY {filtered[0]};",
-        )
+    refuse_errors(unfit_findings(name, publication, wanted))
     missing = [table for table in wanted if table not in publication.tables]
     if missing:
         control.store_runs(shapes.runs_after_return(missing, planned))
@@ -49,12 +39,13 @@ def publish_tables(source: Source, name: str, shapes: Shapes, control: Control, 
         log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
 
 
-def take_slot(source: Source, name: str, found: Slot | None) -> LSN:
-    """Create the slot, or take up the one that was found unless it is lost; returns where it stands.
+def take_slot(source: Source, name: str, found: Slot | None, *, anew: bool) -> LSN:
+    """Create the slot, or take up the one that was found unless it is to be made `anew`; returns where it stands.
 
+    A new epoch needs nothing that an old slot holds, which may be lost, or written before the publication was made.
     Waits for the application's open transactions, for as long as they last. Raises SourceError.
     """
-    if found is not None and found.wal_status != "lost":
+    if found is not None and not anew:
         log.warning("slot %s was there before: taking it up at %s", name, found.confirmed)
         return found.confirmed
     if found is not None:

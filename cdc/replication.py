@@ -28,12 +28,16 @@ SILENCE_LIMIT_SECONDS = 45.0
 
 _EPOCH_2000 = 946_684_800
 _NOT_IN_PREREQUISITE_STATE = "55000"
+_UNDEFINED_OBJECT = "42704"
 
 
-class ServerWarned(SourceError):
-    """The walsender warned that the publication or the slot does not hold what is asked of it."""
+class PublicationYounger(SourceError):
+    """What the slot holds was written before the publication was made: Postgres 18 skips it, older ones refuse it."""
 
-    remedy = "Check the publication: it must exist and be older than the slot. `cdc check` says which it is."
+    remedy = (
+        "Run `cdc snapshot --all` and start the reader again: it begins a new epoch of the streams, with a new slot;"
+        " a fresh snapshot reconciles the replicas."
+    )
 
 
 class SlotHeld(SourceError):
@@ -130,13 +134,16 @@ class ReplicationConnection:
             except psycopg.Error as error:
                 raise source_error(error.sqlstate, str(error)) from error
         if self._warnings:
-            raise ServerWarned("; ".join(self._warnings))
+            raise PublicationYounger(f"the publication is younger than the slot: {'; '.join(self._warnings)}")
 
     def _ended(self) -> SourceError:
         result = self._pgconn.get_result()
         if result is None:
             return SourceUnreachable("the server ended the replication stream")
         sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+        if sqlstate == _UNDEFINED_OBJECT and message.startswith("publication "):
+            return PublicationYounger(f"the publication is younger than the slot: {message}")
         return source_error(sqlstate or None, result.error_message.decode(errors="replace") or "the stream ended")
 
     def wait(self, wake_socket: int, timeout_seconds: float) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+_UNITS: Final = ("kB", "MB", "GB", "TB")
+
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GB"
+    """Bytes as people read them: `512 B`, `1.4 MB`, `84 GB`; two digits at least."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    amount, units = count / 1024, iter(_UNITS)
+    unit = next(units)
+    while amount >= 1000 and unit != _UNITS[-1]:
+        amount, unit = amount / 1024, next(units)
+    return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
 
 
 def ago(seconds: float) -> str:

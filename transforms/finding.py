@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import asdict, dataclass
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal
 
 _MARGIN: Final = 9
 
 
-class _Wrapping(TypedDict):
-    break_long_words: bool
-    break_on_hyphens: bool
-
-
-_AS_IT_IS: Final[_Wrapping] = {"break_long_words": False, "break_on_hyphens": False}
+_COMMENT: Final = "-- "
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +22,23 @@ class Finding:
     remedy: str | None = None
 
     def lines(self, width: int | None = None) -> list[str]:
-        """For people: what it is, wrapped to `width`, and what mends it indented below, in one piece to be copied."""
-        what = f"{self.verdict:<{_MARGIN}}{self.thing}: {self.what}"
-        wrapped = [what] if width is None else textwrap.wrap(what, width, subsequent_indent=" " * _MARGIN, **_AS_IT_IS)
-        return wrapped + [" " * _MARGIN + line for line in (self.remedy or "").splitlines()]
+        """For people: what it is, wrapped to `width`, and what mends it indented below.
+
+        That is one piece to be copied, so that none of its lines is wrapped but comments, which stay comments.
+        """
+        margin, told = " " * _MARGIN, f"{self.verdict:<{_MARGIN}}{self.thing}: {self.what}"
+        lines = _wrapped(told, margin, width)
+        for line in (self.remedy or "").splitlines():
+            comment = line.startswith(_COMMENT)
+            lines += _wrapped(margin + line, margin + _COMMENT, width if comment else None)
+        return lines
 
     def to_dict(self) -> dict[str, str | None]:
         """For JSON."""
         return asdict(self)
+
+
+def _wrapped(text: str, hanging: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)

@@ -7,18 +7,23 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cdc.catalog import EventMapping
-from cdc.init.facts import ServerFacts
 from cdc.init.plan import PlannedEvent
-from cdc.init.providers import provider_of
 from cdc.init.sql_text import LINE, filled, identifier, table_name
-from cdc.source.publication import Publication
+from cdc.server.facts import ServerFacts
+from cdc.source.publication import PUBLISHED, Publication
 from transforms.names import quote_identifier
 
 _SCHEMA_OF_TYPE: Final = re.compile(r'(?P<schema>"(?:[^"]|"")*"|[^\s".(\[]+)\.')
 
 
 def access_sql(
-    role: str, publication: str, events: Sequence[PlannedEvent], server: ServerFacts, existing: Publication | None
+    role: str,
+    publication: str,
+    events: Sequence[PlannedEvent],
+    server: ServerFacts,
+    existing: Publication | None,
+    *,
+    role_exists: bool,
 ) -> str:
     """One transaction, for a superuser or for the tables' owner where it may create roles and publications.
 
@@ -26,7 +31,7 @@ def access_sql(
     whoever pastes this. COPY of the listed columns is all that a snapshot does, so SELECT on those columns is enough;
     key values are cast to their types, so schemas of key types must be usable.
     """
-    lines = ["BEGIN;", *_role(role, events, server)]
+    lines = ["BEGIN;", *_role(role, events, server, exists=role_exists)]
     lines.append(f"GRANT CONNECT ON DATABASE {identifier(server.database)} TO {role};")
     schemas = sorted({identifier(planned.facts.name.schema) for planned in events} | set(_key_type_schemas(events)))
     lines.append(filled("GRANT USAGE ON SCHEMA", schemas, f" TO {role};"))
@@ -43,30 +48,32 @@ def _continued(before: str, after: str) -> str:
     return f"{before} {after}" if room else f"{before}\n    {after}"
 
 
-def _role(role: str, events: Sequence[PlannedEvent], server: ServerFacts) -> Iterator[str]:
-    granted = provider_of(server.traces).replication_role
+def _role(role: str, events: Sequence[PlannedEvent], server: ServerFacts, *, exists: bool) -> Iterator[str]:
+    provider = server.provider
+    granted = provider.replication_role is not None
     attributes = ["LOGIN"] if granted else ["LOGIN", "REPLICATION"]
     if any(planned.facts.row_security for planned in events):
         attributes.append("BYPASSRLS")
-    verb = "ALTER" if server.role_exists else "CREATE"
+    if provider.granted_by:
+        yield f"-- {provider.granted_by}"
+    verb = "ALTER" if exists else "CREATE"
     yield f"{verb} ROLE {role} {' '.join(attributes)};"
     if granted:
-        yield f"GRANT {granted} TO {role};"
+        yield provider.let_replicate(role)
 
 
 def _publication(name: str, events: Sequence[PlannedEvent], existing: Publication | None) -> Iterator[str]:
     """The publication as the reader would make it, or what an existing one lacks."""
-    settings = "publish = 'insert, update, delete, truncate',\n        publish_via_partition_root = true"
     tables = [planned.facts.name for planned in events]
     if existing is None:
         listed = filled(f"CREATE PUBLICATION {name} FOR TABLE", [f"ONLY {table_name(table)}" for table in tables], "")
-        yield f"{listed}\n    WITH ({settings});"
+        yield f"{listed}\n    WITH ({PUBLISHED});"
         return
     missing = [f"ONLY {table_name(table)}" for table in tables if table not in existing.tables]
     if missing:
         yield filled(f"ALTER PUBLICATION {name} ADD TABLE", missing, ";")
     if not existing.complete:
-        yield f"ALTER PUBLICATION {name}\n    SET ({settings});"
+        yield f"ALTER PUBLICATION {name}\n    SET ({PUBLISHED});"
 
 
 def _key_type_schemas(events: Sequence[PlannedEvent]) -> Iterator[str]:

@@ -1,21 +1,6 @@
-"""Sizes, counts and rates for people."""
+"""Counts and rates for people."""
 
 from __future__ import annotations
-
-from typing import Final
-
-_UNITS: Final = ("kB", "MB", "GB", "TB")
-
-
-def size_text(size_bytes: int) -> str:
-    """`512 bytes`, `1.4 MB`: two digits at least."""
-    if size_bytes < 1024:
-        return f"{size_bytes} bytes"
-    amount, units = size_bytes / 1024, iter(_UNITS)
-    unit = next(units)
-    while amount >= 1000 and unit != _UNITS[-1]:
-        amount, unit = amount / 1024, next(units)
-    return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
 
 
 def rows_text(rows: int) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 
 from cdc.catalog import EventMapping
 from cdc.config import ALL_COLUMNS
-from cdc.init.amounts import size_text
 from cdc.init.facts import TableFacts
 from cdc.init.personal import looks_personal
 from cdc.init.sql_text import identifier, table_name
+from cdc.wording import size
 from transforms.column_type import ColumnType
 
 _FIRST_OWN_OID: Final = 16384
@@ -30,7 +30,7 @@ class Kind(Enum):
     NAMELESS = "a column called * cannot be listed"
     GENERATED = "generated columns are left out"
     AS_TEXT = "types of this database's own may become text in a replica"
-    INHERITANCE = "tables that inherit are events of their own"
+    INHERITANCE = "rows of a table that inherits are in its own event only"
     ROW_SECURITY = "row security is on, so the role needs BYPASSRLS"
 
 
@@ -52,7 +52,7 @@ def cautions_about(facts: TableFacts, mapping: EventMapping, server_version: int
         Kind.NAMELESS: _nameless(mapping),
         Kind.GENERATED: _generated(facts, server_version),
         Kind.AS_TEXT: _as_text(mapping),
-        Kind.INHERITANCE: _inheritance(facts),
+        Kind.INHERITANCE: _inheritance(facts, mapping),
         Kind.ROW_SECURITY: _row_security(facts),
     }
     return (*_large_values(facts, mapping), *(Caution(kind, text) for kind, text in texts.items() if text))
@@ -68,7 +68,7 @@ def _large_values(facts: TableFacts, mapping: EventMapping) -> Iterator[Caution]
     if mapping.table.identity != "f" and facts.toast_bytes and columns:
         yield Caution(
             Kind.LARGE_VALUES,
-            f"{size_text(facts.toast_bytes)} of large values (of {_names(columns)}): an update that leaves one alone"
+            f"{size(facts.toast_bytes)} of large values (of {_names(columns)}): an update that leaves one alone"
             ' does not send it; its entry then names the column as missing (unchanged_toast = "partial"), and replicas'
             " keep the value they have. For whole entries, at the price of a larger log:",
             f"ALTER TABLE {table_name(facts.name)} REPLICA IDENTITY FULL;",
@@ -113,14 +113,17 @@ def _is_own(type_: ColumnType) -> bool:
     return type_.base_oid >= _FIRST_OWN_OID
 
 
-def _inheritance(facts: TableFacts) -> str:
+def _inheritance(facts: TableFacts, mapping: EventMapping) -> str:
+    name, children = table_name(facts.name), ", ".join(map(table_name, mapping.table.children))
     parts = []
     if facts.parents:
-        parts.append(f"inherits from {', '.join(map(table_name, facts.parents))}")
-    if facts.children:
-        verb = "inherits" if len(facts.children) == 1 else "inherit"
-        parts.append(f"{', '.join(map(table_name, facts.children))} {verb} from it")
-    return f"{' and '.join(parts)}: this event has the table's own rows only" if parts else ""
+        parts.append(f"inherits from {', '.join(map(table_name, facts.parents))}, whose event does not have its rows")
+    if children:
+        parts.append(
+            f"rows of {children} are not in this event, though a SELECT on {name} shows them: the log has each row"
+            " under the table that holds it, so they need an event of their own"
+        )
+    return "; ".join(parts)
 
 
 def _row_security(facts: TableFacts) -> str:

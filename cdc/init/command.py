@@ -13,15 +13,17 @@ from cdc.init.access import access_sql
 from cdc.init.errors import NoDsn, NothingThere, NothingToMap
 from cdc.init.event_names import pipeline_name
 from cdc.init.plan import choose, make_plan, skip
-from cdc.init.providers import SUPABASE, provider_of
 from cdc.init.report import report, unfit_lines
 from cdc.init.starter_file import starter_file
 from cdc.init.survey import Survey
+from cdc.server.facts import describe_server
+from cdc.server.providers import SUPABASE
+from cdc.server.readiness import room_findings, server_findings
 from cdc.source.publication import find_publication
+from cdc.source.slot import find_slot
 from transforms.address import Address, NotEncrypted
 from transforms.secret import Secret
 
-_OLDEST_VERSION = 150000
 _APPLICATION_NAME = "statecast_init"
 _TLS_REMEDY = (
     "Write sslmode=verify-full in the DSN (with sslrootcert=FILE for an authority of your own),"
@@ -61,14 +63,12 @@ def propose(address: Address, globs: Sequence[str], file: Path | None) -> Propos
 
 
 def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_plaintext: bool) -> Proposal:
-    if (version := survey.server_version()) < _OLDEST_VERSION:
-        raise SourceRefused(f"Postgres {version // 10000} is older than 15", remedy="Upgrade the source database.")
-    pipeline = pipeline_name(survey.database())
+    server = describe_server(survey)
+    pipeline = pipeline_name(server.database)
     publication = f"cdc_{pipeline}"
     role = f"{publication}_reader"
-    server = survey.server(role)
     chosen = choose(survey.tables(), globs)
-    candidates, skipped = skip(chosen, supabase=provider_of(server.traces) is SUPABASE and not globs)
+    candidates, skipped = skip(chosen, supabase=server.provider is SUPABASE and not globs)
     tables = survey.describe([facts.name for facts in candidates])
     plan = make_plan(pipeline, candidates, tables, skipped, server.version)
     if not candidates:
@@ -77,9 +77,13 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_
     if not plan.events:
         lines = [line for unfit in plan.unfit for line in unfit_lines(unfit)]
         raise NothingToMap("\n".join(["no table can be mapped as it is", *lines]))
-    access = access_sql(role, publication, plan.events, server, find_publication(survey, publication))
+    existing, role_exists = find_publication(survey, publication), survey.has_role(role)
+    access = access_sql(role, publication, plan.events, server, existing, role_exists=role_exists)
+    slot = find_slot(survey, publication)
+    findings = [*server_findings(server, f"statecast_{pipeline}"), *room_findings(server, slot)]
     return Proposal(
-        starter_file(plan, server, access, allow_plaintext=allow_plaintext), report(plan, role, server, access, file)
+        starter_file(plan, server, access, allow_plaintext=allow_plaintext),
+        report(plan, role, server, findings, access, file),
     )
 
 

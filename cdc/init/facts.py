@@ -39,8 +39,6 @@ class TableFacts:
     toast_bytes: int = 0
     writes: int = 0
     """Rows inserted, updated and deleted since the server's counters began."""
-    children: tuple[TableName, ...] = ()
-    """Tables that inherit from it; partitions do not count."""
     parents: tuple[TableName, ...] = ()
     stored: tuple[str, ...] = ()
     """Generated columns whose values are kept."""
@@ -53,26 +51,3 @@ class TableFacts:
     """Those that may name a row: valid, immediate, total, and over columns only."""
     partition_columns: tuple[str | None, ...] = ()
     """What the table is partitioned by; None stands for an expression."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """The server, and who runs it."""
-
-    version: int
-    """Like 180006."""
-    database: str
-    standby: bool
-    wal_level: str
-    max_slot_wal_keep_size: str
-    """As SHOW prints it; `-1` for no limit."""
-    max_replication_slots: int
-    used_slots: int
-    max_wal_senders: int
-    used_senders: int
-    counted_days: float | None
-    """How long writes have been counted; None where the server does not know."""
-    traces: frozenset[str]
-    """Settings, roles and extensions that only managed services have."""
-    role_exists: bool
-    """Whether the role that `cdc init` proposes is there already."""

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from cdc.init.cautions import Kind
-from cdc.init.facts import ServerFacts
 from cdc.init.plan import Plan, Unfit
-from cdc.init.printable import wrapped
-from cdc.init.settings import settings_to_change
+from cdc.init.printable import WIDTH, wrapped
 from cdc.init.sql_text import table_name
+from cdc.server.facts import ServerFacts
+from transforms.finding import Finding
 
 _NAMED: Final = 5
 """How many tables are named where the file names them all."""
 
 
-def report(plan: Plan, role: str, server: ServerFacts, access: str, file: Path | None) -> str:
-    """The text, in the order in which a person goes on; `file` is None where the file went to standard output."""
-    blocks = [_summary(plan, file), *_cautions(plan), *_unfit(plan)]
-    if settings := settings_to_change(server):
-        lines = [line for finding in settings for line in finding.lines()]
-        blocks.append("\n".join(["Settings of the server to change:", "", *lines]))
+def report(
+    plan: Plan, role: str, server: ServerFacts, findings: Sequence[Finding], access: str, file: Path | None
+) -> str:
+    """The text, in the order in which a person goes on; `file` is None where the file went to standard output.
+
+    `findings` are what was judged of the server, of which those that are well are not repeated.
+    """
+    blocks = [_summary(plan, file), *_cautions(plan, server), *_unfit(plan)]
+    if changes := sorted((each for each in findings if each.verdict != "ok"), key=lambda each: each.verdict):
+        lines = [line for finding in changes for line in finding.lines(WIDTH)]
+        blocks.append("\n".join(["To change at the server:", "", *lines]))
     blocks.append(
         "SQL for a superuser or the tables' owner; the role may read what is listed only:\n\n"
         f"{access}\n\n"
@@ -32,7 +37,7 @@ def report(plan: Plan, role: str, server: ServerFacts, access: str, file: Path |
         "It owns nothing: for a table that is mapped later, `cdc run` says what the\n"
         "table's owner has to run."
     )
-    blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(settings))))
+    blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(changes))))
     return "\n\n".join(blocks)
 
 
@@ -58,7 +63,7 @@ def _summary(plan: Plan, file: Path | None) -> str:
     return "\n".join(wrapped(text))
 
 
-def _cautions(plan: Plan) -> Iterator[str]:
+def _cautions(plan: Plan, server: ServerFacts) -> Iterator[str]:
     lines = []
     for kind in Kind:
         events = [p.event.name for p in plan.events if any(caution.kind is kind for caution in p.cautions)]
@@ -66,6 +71,8 @@ def _cautions(plan: Plan) -> Iterator[str]:
             more = f" and {len(events) - _NAMED} more" if len(events) > _NAMED else ""
             text = f"- {kind.value}: {', '.join(events[:_NAMED])}{more}"
             lines += wrapped(text, hanging="  ")
+    if note := server.provider.note:
+        lines += wrapped(f"- {server.provider.name}: {note}", hanging="  ")
     if lines:
         yield "\n".join(["To know (more is written at each event):", "", *lines])
 
@@ -83,7 +90,7 @@ def _next_steps(role: str, database: str, file: Path | None, *, changes: bool) -
     yield "Next:"
     yield ""
     yield "1. read the file, and take out what nobody needs, there and in the SQL above"
-    yield "2. change the settings and run the SQL above" if changes else "2. run the SQL above"
+    yield "2. change the server and run the SQL above" if changes else "2. run the SQL above"
     yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/{quote(database, safe='')}'"
     yield "   export REDIS_URL='rediss://HOST:6379'"
     yield f"4. cdc check{option}"

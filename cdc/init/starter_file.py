@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from cdc.init.amounts import rate_text, rows_text, size_text
-from cdc.init.facts import ServerFacts
+from cdc.init.amounts import rate_text, rows_text
 from cdc.init.plan import Plan, PlannedEvent, Skipped, Unfit
 from cdc.init.printable import WIDTH, wrapped
 from cdc.init.sql_text import column_list, filled, identifier, table_name
+from cdc.server.facts import ServerFacts
+from cdc.wording import size
 from transforms.names import TableName
 
 
@@ -84,7 +85,7 @@ def _list(field: str, names: Iterable[str]) -> str:
 
 
 def _amounts(size_bytes: int, rows: int, writes: int, server: ServerFacts) -> str:
-    return f"{size_text(size_bytes)}, {rows_text(rows)}, {rate_text(writes, server.counted_days)}"
+    return f"{size(size_bytes)}, {rows_text(rows)}, {rate_text(writes, server.counted_days)}"
 
 
 def _unfit(tables: Iterable[Unfit], server: ServerFacts) -> Iterator[str]:

@@ -12,14 +12,13 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from cdc.catalog import Table
-from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
+from cdc.init.facts import KeyedBy, TableFacts
 from cdc.source.connection import Source, translated_errors
 from cdc.source.tables import describe_tables
 from transforms.address import Address
 from transforms.names import TableName
 
 _TABLES = resources.files("cdc.init").joinpath("tables.sql").read_text()
-_SERVER = resources.files("cdc.init").joinpath("server.sql").read_text()
 
 _LIMITS = "SET default_transaction_read_only = on; SET statement_timeout = '15s'; SET lock_timeout = '2s'"
 _DESCRIBED_AT_ONCE = 200
@@ -35,13 +34,9 @@ class Survey(Source):
         with translated_errors():
             self.connection.execute(_LIMITS)
 
-    def server(self, role: str) -> ServerFacts:
-        """The server's settings, and whether it has this role."""
-        with translated_errors(), self.connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute(_SERVER, {"role": role}).fetchone()
-        assert row is not None
-        row["traces"] = frozenset(row["traces"])
-        return ServerFacts(version=self.server_version(), database=self.database(), **row)
+    def has_role(self, name: str) -> bool:
+        """Whether the server has a role of this name."""
+        return bool(self.query("SELECT FROM pg_roles WHERE rolname = %(name)s", {"name": name}))
 
     def tables(self) -> list[TableFacts]:
         """Every table of the users' schemas; partitions are covered by their root."""
@@ -61,7 +56,6 @@ def _facts(row: dict[str, Any]) -> TableFacts:
     deferrable = row.pop("deferrable_key")
     return TableFacts(
         name,
-        children=tuple(TableName(*child) for child in row.pop("children") or ()),
         parents=tuple(TableName(*parent) for parent in row.pop("parents") or ()),
         stored=tuple(row.pop("stored")),
         virtual=tuple(row.pop("virtual")),

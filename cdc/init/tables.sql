@@ -28,9 +28,6 @@ SELECT relation.nspname AS schema, relation.relname AS name, relation.relkind::t
         WHERE d.classid = 'pg_class'::regclass AND d.objid = relation.oid AND d.objsubid = 0
           AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e') AS extension,
        coalesce(total.size_bytes, 0)::bigint AS size_bytes, total.toast_bytes::bigint, total.writes::bigint,
-       (SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY n.nspname, c.relname)
-        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE i.inhparent = relation.oid AND relation.relkind = 'r') AS children,
        (SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY i.inhseqno)
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE i.inhrelid = relation.oid) AS parents,

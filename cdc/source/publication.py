@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from psycopg import sql
 
@@ -11,7 +12,10 @@ from cdc.errors import AccessDenied, SourceError
 from cdc.source.connection import Source, translated_errors
 from transforms.names import TableName
 
-_PUBLISHED = """
+PUBLISHED: Final = "publish = 'insert, update, delete, truncate',\n        publish_via_partition_root = true"
+"""The settings of our publications, as SQL writes them."""
+
+_TABLES: Final = """
     SELECT n.nspname, c.relname, r.prattrs IS NULL AND r.prqual IS NULL
     FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = %(oid)s::oid
@@ -51,17 +55,14 @@ def find_publication(source: Source, name: str) -> Publication | None:
     if not found:
         return None
     oid, complete = found[0]
-    tables = {TableName(schema, table): whole for schema, table, whole in source.query(_PUBLISHED, {"oid": oid})}
+    tables = {TableName(schema, table): whole for schema, table, whole in source.query(_TABLES, {"oid": oid})}
     return Publication(oid, tables, complete)
 
 
 def create_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:
     """Create the publication of whole rows. Raises PublicationUnfit with the SQL where the role may not."""
-    statement = sql.SQL(
-        "CREATE PUBLICATION {} FOR TABLE {}"
-        " WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
-    ).format(sql.Identifier(name), _table_list(tables))
-    _alter(source, statement)
+    made = sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})")
+    _alter(source, made.format(sql.Identifier(name), _table_list(tables), sql.SQL(PUBLISHED)))
 
 
 def add_to_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:

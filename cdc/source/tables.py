@@ -67,6 +67,7 @@ def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableNam
             identity_columns=frozenset(row["identity_columns"]),
             leaves_without_identity=tuple(TableName(*leaf) for leaf in row["leaves_without_identity"]),
             estimated_rows=row["estimated_rows"] or 0,
+            children=tuple(TableName(*child) for child in row["children"]),
         )
     return tables
 

@@ -1,5 +1,5 @@
 -- One row for each of the tables asked for by (schema, name).
-WITH asked AS (
+WITH RECURSIVE asked AS (
     SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
 ), relation AS (
     SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
@@ -18,6 +18,12 @@ WITH asked AS (
     ) AS tree
     JOIN pg_class c ON c.oid = tree.relid
     JOIN pg_namespace n ON n.oid = c.relnamespace
+), child AS (  -- what inherits from a table that is not partitioned, at any depth
+    SELECT relation.oid AS root, i.inhrelid AS oid
+    FROM relation JOIN pg_inherits i ON i.inhparent = relation.oid
+    WHERE relation.kind = 'r'
+    UNION
+    SELECT child.root, i.inhrelid FROM child JOIN pg_inherits i ON i.inhparent = child.oid
 ), key_index AS (  -- unique indexes that may name a row
     SELECT i.indrelid, i.indisprimary, i.indisreplident,
            (SELECT array_agg(a.attname::text ORDER BY k.place)
@@ -44,6 +50,10 @@ SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, rela
        coalesce((SELECT json_agg(json_build_array(nspname, relname)) FROM identity
                  WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NULL),
                 '[]') AS leaves_without_identity,
+       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY n.nspname, c.relname)
+                 FROM child JOIN pg_class c ON c.oid = child.oid AND c.relkind = 'r'
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE child.root = relation.oid), '[]') AS children,
        (SELECT sum(reltuples)::bigint FROM member WHERE root = relation.oid AND relkind <> 'p') AS estimated_rows,
        (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::bigint, 'modifier', atttypmod,
                                           'not_null', attnotnull, 'generated', attgenerated <> '') ORDER BY attnum)

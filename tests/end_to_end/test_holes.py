@@ -58,7 +58,22 @@ def remake_publication(shop: Pipeline) -> None:
     execute(shop, f"ALTER PUBLICATION cdc_{shop.name} SET (publish_via_partition_root = true)")
 
 
-@pytest.mark.parametrize("break_it", [Pipeline.drop_slot, Pipeline.advance_slot, delete_stream, remake_publication])
+def write_while_there_is_no_publication(shop: Pipeline) -> None:
+    execute(shop, f"DROP PUBLICATION cdc_{shop.name}")
+    execute(shop, "UPDATE rows SET name = 'new' WHERE id = 50")
+    execute(shop, f"CREATE PUBLICATION cdc_{shop.name} FOR TABLE rows WITH (publish_via_partition_root)")
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        Pipeline.drop_slot,
+        Pipeline.advance_slot,
+        delete_stream,
+        remake_publication,
+        write_while_there_is_no_publication,
+    ],
+)
 def test_a_hole_stops_the_reader_until_a_snapshot_of_everything_is_asked_for(
     shop: Pipeline, break_it: Callable[[Pipeline], None]
 ) -> None:

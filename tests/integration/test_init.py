@@ -210,7 +210,7 @@ def test_each_kind_of_caution_is_written_at_its_event(newcomer: Newcomer) -> Non
     assert "partitioned" in about("measurement")
     assert "twice (stored: not" in about("calculated")
     assert "st (types.state), sts (types.state[]), am (public.money_amount)" in about("every_type")
-    assert "public.dogs inherits from it" in about("animal")
+    assert "rows of public.dogs are not in this event" in about("animal")
     assert "inherits from public.animals" in about("dog")
     assert "row security is on" in about("guarded")
     assert "- unlogged: their changes are not in the log: public.cache" in text

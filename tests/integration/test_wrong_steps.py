@@ -100,12 +100,12 @@ STEPS = {
     ),
     "wrong Redis password": Step(("Redis refuses", "invalid username-password pair"), "ACL", redis_password="another"),
     "wal_level": Step(
-        ("wal_level: replica, must be logical",), "SET wal_level = logical", settings={"wal_level": "replica"}
+        ("wal_level: replica, must be logical",), "SET wal_level = 'logical'", settings={"wal_level": "replica"}
     ),
     "no REPLICATION": Step(("role: reader may not replicate",), "ALTER ROLE reader REPLICATION"),
     "no free slot": Step(
         ("max_replication_slots: all 1 are in use",),
-        "SET max_replication_slots = 11",
+        "SET max_replication_slots = '11'",
         settings={"max_replication_slots": "1"},
         prepare="SELECT pg_create_physical_replication_slot('other');" + OPENED,
     ),

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdc.catalog import Column, Table
-from cdc.init.facts import KeyedBy, ServerFacts, TableFacts
+from cdc.init.facts import KeyedBy, TableFacts
 from cdc.init.plan import Plan, make_plan
+from cdc.server.facts import ServerFacts
+from cdc.server.providers import SELF_HOSTED
 from transforms.column_type import ColumnType
 from transforms.names import TableName
 
@@ -49,6 +51,8 @@ def server(**other: Any) -> ServerFacts:
     values: dict[str, Any] = {
         "version": 180_000,
         "database": "shop",
+        "role": "reader",
+        "provider": SELF_HOSTED,
         "standby": False,
         "wal_level": "logical",
         "max_slot_wal_keep_size": "10GB",
@@ -56,9 +60,15 @@ def server(**other: Any) -> ServerFacts:
         "used_slots": 0,
         "max_wal_senders": 10,
         "used_senders": 0,
+        "wal_bytes_per_second": None,
+        "free_bytes": None,
+        "synchronous_standby_names": "",
+        "tls": None,
+        "by_socket": True,
+        "pooled": False,
+        "may_replicate": True,
+        "may_create": True,
         "counted_days": 10.0,
-        "traces": frozenset(),
-        "role_exists": False,
     }
     return ServerFacts(**(values | other))
 

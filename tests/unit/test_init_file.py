@@ -18,6 +18,7 @@ from cdc.init.plan import Plan
 from cdc.init.report import report
 from cdc.init.sql_text import filled, identifier
 from cdc.init.starter_file import starter_file
+from cdc.server.providers import AMAZON, AZURE
 from cdc.source.publication import Publication
 from tests.unit.init_builders import INTEGER, ORDERS, facts, plan, planned, server, table
 from tests.unit.test_init_names import identifiers
@@ -27,8 +28,9 @@ from transforms.names import TableName
 ENVIRON = {"SOURCE_DSN": "host=nowhere", "REDIS_URL": "rediss://nowhere"}
 
 
-def access(proposal: Plan, *, existing: Publication | None = None, **of_server: Any) -> str:
-    return access_sql("cdc_shop_reader", "cdc_shop", proposal.events, server(**of_server), existing)
+def access(proposal: Plan, *, existing: Publication | None = None, role_exists: bool = False, **of_server: Any) -> str:
+    role, publication = "cdc_shop_reader", "cdc_shop"
+    return access_sql(role, publication, proposal.events, server(**of_server), existing, role_exists=role_exists)
 
 
 # The file
@@ -68,7 +70,7 @@ def test_any_identifiers_make_a_file_that_loads(tmp_path_factory: pytest.TempPat
 @settings(deadline=None)
 @given(any_tables())
 def test_nothing_that_a_terminal_acts_on_is_printed_or_written(proposal: Plan) -> None:
-    text = report(proposal, "cdc_shop_reader", server(), access(proposal), Path("cdc.toml"))
+    text = report(proposal, "cdc_shop_reader", server(), [], access(proposal), Path("cdc.toml"))
     text += starter_file(proposal, server(), access(proposal))
     assert all(letter == "\n" or letter.isprintable() for letter in text)
 
@@ -96,8 +98,13 @@ def test_row_security_asks_for_a_role_that_passes_it() -> None:
 
 
 def test_where_the_attribute_cannot_be_given_a_role_is_granted() -> None:
-    sql = access(planned(table(ORDERS)), traces=frozenset({"rds_superuser"}))
+    sql = access(planned(table(ORDERS)), provider=AMAZON)
     assert "CREATE ROLE cdc_shop_reader LOGIN;\nGRANT rds_replication TO cdc_shop_reader;" in sql
+
+
+def test_where_not_everyone_may_give_the_attribute_it_is_said_who_may() -> None:
+    sql = access(planned(table(ORDERS)), provider=AZURE)
+    assert "-- run by one who has REPLICATION: ALTER ROLE administrator REPLICATION;\nCREATE ROLE" in sql
 
 
 def test_a_role_that_is_there_is_altered() -> None:

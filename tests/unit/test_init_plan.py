@@ -135,7 +135,7 @@ def test_a_table_is_mapped_by_its_identity_where_the_primary_key_is_not_in_it() 
         (table(ORDERS), {"toast_bytes": 5, "toastable": frozenset({"note"})}, Kind.LARGE_VALUES),
         (table(ORDERS, kind="p"), {"kind": "p"}, Kind.PARTITIONED),
         (table(ORDERS, types={"note": ColumnType("public.mood", "public.mood", 16_500)}), {}, Kind.AS_TEXT),
-        (table(ORDERS), {"children": (TableName("public", "old"),)}, Kind.INHERITANCE),
+        (table(ORDERS, children=(TableName("public", "old"),)), {}, Kind.INHERITANCE),
         (table(ORDERS), {"parents": (TableName("public", "all"),)}, Kind.INHERITANCE),
         (table(ORDERS), {"row_security": True}, Kind.ROW_SECURITY),
     ],

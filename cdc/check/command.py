@@ -1,11 +1,11 @@
-"""`cdc check`: every precondition of the reader, each with the SQL or command that mends it. Changes nothing."""
+"""The sessions of `cdc check`: one with the source, one with Redis."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
-from cdc.check_source import source_findings
-from cdc.check_transport import transport_findings
+from cdc.check.source import source_findings
+from cdc.check.transport import transport_findings
 from cdc.config import ReaderConfig
 from cdc.source.connection import Source
 from cdc.transport import connect, server_facts

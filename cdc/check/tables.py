@@ -1,0 +1,124 @@
+"""What `cdc check` says of the mapped tables: whether they fit their events, and what the role may read of them."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+from cdc.catalog import EventMapping, map_event
+from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
+from cdc.source.connection import Source
+from cdc.source.tables import describe_tables
+from cdc.wording import size
+from transforms.errors import StatecastError
+from transforms.finding import Finding
+from transforms.names import TableName, quote_identifier
+
+_GRANTS = resources.files("cdc.check").joinpath("grants.sql").read_text()
+_LARGE = """
+    SELECT n.nspname::text, c.relname::text, pg_relation_size(c.reltoastrelid)
+    FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS asked (schema, name)
+    JOIN pg_namespace n ON n.nspname = asked.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name
+    WHERE c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0
+"""
+
+
+def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
+    """The events; `mappings` takes those that fit."""
+    tables = describe_tables(source, tuple({event.table for event in config.events}))
+    large = _bytes_out_of_line(source, list(tables))
+    for event in config.events:
+        try:
+            mapping = map_event(event, tables.get(event.table))
+        except StatecastError as error:
+            yield Finding("error", f"event {event.label}", str(error), error.remedy)
+            continue
+        mappings.append(mapping)
+        yield from _fitting(event, mapping, large.get(event.table, 0))
+        unmapped = [child for child in mapping.table.children if child not in {each.table for each in config.events}]
+        if unmapped:
+            yield _unmapped_children(mapping, unmapped)
+
+
+def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Iterator[Finding]:
+    thing = f"event {event.label}"
+    columns = "1 column" if len(mapping.columns) == 1 else f"{len(mapping.columns)} columns"
+    what = f"{columns} of {event.table}, key ({', '.join(mapping.key)})"
+    yield Finding("ok", thing, f"{what}; its owner must not {_must_not(mapping)}")
+    unlisted = [column.name for column in mapping.table.columns if column.name not in mapping.names]
+    if unlisted and event.columns != ALL_COLUMNS:
+        yield Finding("ok", thing, f"not published: {', '.join(unlisted)}")
+    if large_bytes and mapping.table.identity != "f" and event.unchanged_toast == "partial":
+        yield Finding(
+            "warning", thing,
+            f"{event.table} holds {size(large_bytes)} of large values: an update that leaves one as it was"
+            " is published without it (replicas keep theirs)",
+            f"ALTER TABLE {event.table} REPLICA IDENTITY FULL; -- if every event must be whole; it makes more WAL",
+        )  # fmt: skip
+
+
+def _must_not(mapping: EventMapping) -> str:
+    """What would make the application's own UPDATE and DELETE fail, once the table is published."""
+    match mapping.table.identity:
+        case "f":
+            return "set REPLICA IDENTITY NOTHING"
+        case "i":
+            return "drop the index of its replica identity or set REPLICA IDENTITY NOTHING"
+    return "drop its primary key or set REPLICA IDENTITY NOTHING"
+
+
+def _unmapped_children(mapping: EventMapping, children: Sequence[TableName]) -> Finding:
+    parent, names = mapping.table.name, ", ".join(map(str, children))
+    chosen = " ".join(f"--table {shlex.quote(glob.escape(f'{child.schema}.{child.name}'))}" for child in children)
+    inherit, sections = ("inherits", "its section") if len(children) == 1 else ("inherit", "their sections")
+    return Finding(
+        "warning", f"event {mapping.label}",
+        f"rows of {names}, which {inherit} from {parent}, are in no event: a SELECT on the parent shows them, but the"
+        " log has them under the table that holds them",
+        f"cdc init {chosen} -o - # writes {sections}",
+    )  # fmt: skip
+
+
+def grant_findings(source: Source, mappings: Sequence[EventMapping], role: str) -> Iterator[Finding]:
+    """Whether the role may read what a snapshot reads. Raises SourceError."""
+    columns: dict[TableName, list[str]] = {}
+    for mapping in mappings:
+        names = columns.setdefault(mapping.table.name, [])
+        names += (name for name in dict.fromkeys((*mapping.names, *mapping.key)) if name not in names)
+    refused, grantee = _unreadable(source, columns), quote_identifier(role)
+    for table, lacking in refused.items():
+        schema, listed = quote_identifier(table.schema), ", ".join(map(quote_identifier, lacking.columns))
+        usage = "" if lacking.schema_is_open else f"GRANT USAGE ON SCHEMA {schema} TO {grantee};\n"
+        yield Finding(
+            "error", f"table {table}", f"{role} may not read {', '.join(lacking.columns)}",
+            f"{usage}GRANT SELECT ({listed}) ON {table} TO {grantee};",
+        )  # fmt: skip
+    if mappings and not refused:
+        yield Finding("ok", "grants", f"{role} may read every listed column")
+
+
+class _Unreadable(NamedTuple):
+    columns: tuple[str, ...]
+    schema_is_open: bool
+    """Whether the role has USAGE on the schema."""
+
+
+def _unreadable(source: Source, columns: Mapping[TableName, Sequence[str]]) -> dict[TableName, _Unreadable]:
+    """Of these tables' columns, those that the role may not SELECT."""
+    asked = [(table.schema, table.name, column) for table, names in columns.items() for column in names]
+    schemas, names, listed = map(list, zip(*asked, strict=True)) if asked else ([], [], [])
+    found: dict[TableName, _Unreadable] = {}
+    for schema, name, column, is_open in source.query(_GRANTS, {"schemas": schemas, "names": names, "columns": listed}):
+        before = found.get(TableName(schema, name), _Unreadable((), is_open))
+        found[TableName(schema, name)] = before._replace(columns=(*before.columns, column))
+    return found
+
+
+def _bytes_out_of_line(source: Source, tables: Sequence[TableName]) -> dict[TableName, int]:
+    """How much each table that has large values keeps out of line."""
+    parameters = {"schemas": [table.schema for table in tables], "names": [table.name for table in tables]}
+    return {TableName(schema, name): size for schema, name, size in source.query(_LARGE, parameters)}
