@@ -10,9 +10,11 @@ from typing import Any, cast
 import redis
 
 from cdc.errors import TransportError, TransportFull, TransportNotTrusted, TransportRefused, TransportUnreachable
-from transforms.address import Address, is_untrusted
+from cdc.redis_link import client
+from transforms.address import Address, is_untrusted, tls_mismatch
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
+from transforms.redis_server import is_too_old
 
 _TRANSIENT = (
     "LOADING",
@@ -33,18 +35,13 @@ class EntryTooLarge(TransportError):
     remedy = "Leave the large column out of `columns`, or raise Redis' proto-max-bulk-len."
 
 
+CONNECT_SECONDS = 5.0
+REPLY_SECONDS = 30.0
+
+
 def connect(address: Address) -> redis.Redis:
-    """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
-    url, tls = address.reveal(), address.redis_tls()
-    try:
-        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
-        return redis.Redis.from_url(
-            url, socket_timeout=30, socket_connect_timeout=10, retry=None, **cast(Any, keepalive | tls)
-        )
-    except ValueError:  # its message repeats parts of the URL
-        raise TransportRefused(
-            "transport.url is not a Redis URL", remedy="Write it as redis://user:password@host:port/database."
-        ) from None
+    """A client for the transport; it connects when it is first used. Raises what `redis_link.client` raises."""
+    return client(address, connect_timeout_seconds=CONNECT_SECONDS, timeout_seconds=REPLY_SECONDS)
 
 
 @contextmanager
@@ -56,7 +53,11 @@ def translated_errors() -> Iterator[None]:
         raise TransportRefused(f"Redis refuses: {error}") from error
     except redis.exceptions.OutOfMemoryError as error:
         raise TransportFull(f"Redis is out of memory: {error}") from error
+    except redis.exceptions.InvalidResponse as error:  # whose text is what the server sent
+        raise TransportUnreachable("what answers at transport.url is not Redis") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        if (mismatch := tls_mismatch(str(error))) is not None:
+            raise TransportNotTrusted(mismatch[0], remedy=mismatch[1]) from error
         if is_untrusted(str(error)):
             raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
         raise TransportUnreachable(f"Redis does not answer: {error}") from error
@@ -97,8 +98,7 @@ class ServerFacts:
     @property
     def too_old(self) -> bool:
         """Whether streams lack what is needed."""
-        needed = (7, 2) if self.product == "Valkey" else (7, 0)
-        return tuple(int(part) for part in self.version.split(".")[:2]) < needed
+        return is_too_old(self.product, self.version)
 
 
 def server_facts(client: redis.Redis) -> ServerFacts:

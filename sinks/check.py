@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import AccessDenied, SinkError
+from sinks.errors import SinkError
 from sinks.ownership import claim, foreign
-from sinks.postgres import Database, compose, identifier, readable, verbatim
+from sinks.postgres import Database, runnable
+from sinks.privileges import OWN_TABLES, Lack, lacking, owns
 from sinks.replica import Examination, examine
-from sinks.stream import StreamReader, connect
+from sinks.stream import StreamReader
+from sinks.transport import connect
+from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys
-from transforms.names import TableName
 from transforms.position import START
+from transforms.redis_server import NEEDED, is_too_old, may_evict
 from transforms.schema import SchemaDocument
 
 OLDEST_POSTGRES = 150_000
@@ -42,6 +45,8 @@ def check(config: SinkConfig) -> list[Finding]:
 def _guarded(thing: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from findings()
+    except ConfigurationError:  # the file is wrong, and nothing was tested
+        raise
     except StatecastError as error:
         yield Finding("error", thing, str(error), error.remedy)
 
@@ -50,7 +55,14 @@ def _check_redis(
     config: SinkConfig, control: Control, reader: StreamReader, documents: dict[str, SchemaDocument]
 ) -> Iterator[Finding]:
     control.ping()
-    yield Finding("ok", "Redis", "answers")
+    product, version, eviction = control.server()
+    if is_too_old(product, version):
+        yield Finding("error", "Redis", f"{product} {version} is too old", NEEDED)
+    else:
+        yield Finding("ok", "Redis", f"{product} {version} answers")
+    if may_evict(eviction):
+        what = f"{eviction}: Redis may remove whole streams when memory is short"
+        yield Finding("warning", "maxmemory-policy", what, "CONFIG SET maxmemory-policy noeviction")
     meta = reader.meta()
     if meta is None:
         yield Finding("error", "pipeline", f"{config.pipeline.name} does not exist in this Redis", "cdc run")
@@ -75,16 +87,12 @@ def _check_redis(
 def _check_database(config: SinkConfig, database: Database, documents: dict[str, SchemaDocument]) -> Iterator[Finding]:
     database.connect()
     with database.transaction():
-        version, name, role, creates, tls, by_socket, backend_pid = database.row(
-            b"SELECT current_setting('server_version_num')::int, current_database(), current_user,"
-            b" has_database_privilege(current_database(), 'CREATE'),"
+        version, name, tls, by_socket, backend_pid = database.row(
+            b"SELECT current_setting('server_version_num')::int, current_database(),"
             b" (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), inet_server_addr() IS NULL,"
             b" pg_backend_pid()"
         )
-        schema = database.rows(
-            b"SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE')"
-            b" FROM pg_namespace WHERE nspname = 'cdc'"
-        )
+        lacks = [lack for table in OWN_TABLES for lack in lacking(database, table, make=True)]
     if version < OLDEST_POSTGRES:
         yield Finding("error", "database", f"PostgreSQL {version // 10000} is older than 15", "Upgrade the database.")
     else:
@@ -92,78 +100,60 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
         yield Finding("ok", "database", f"{name} answers, PostgreSQL {version // 10000}, {way}")
     if backend_pid != database.backend_pid:  # a pooler tells its clients process ids of its own
         yield Finding("ok", "pooler", "stands between, which is fine: nothing is kept between transactions")
-    if schema and not schema[0][0]:
-        # A snapshot run over rows collects its keys in a table of its own.
-        grant = compose("GRANT USAGE, CREATE ON SCHEMA cdc TO {};", identifier(role))
-        yield Finding("error", "schema cdc", "this role lacks USAGE or CREATE on it", readable(grant))
+    if lacks:
+        yield from _findings("schema cdc", lacks)
         return
     checkpoints = Checkpoints(database, config.pipeline.name, config.name, "")
     with database.transaction():
         there = checkpoints.schema_exists()
-    if there:
-        yield Finding("ok", "schema cdc", "exists")
-        tables = [TableName("cdc", table) for table in ("checkpoint", "replica", "dead_event")]
-        if lacking := [finding for table in tables for finding in _check_privileges(database, table, role)]:
-            yield from lacking
-            return
-        with database.transaction():
-            parked = checkpoints.parked()
-        if parked:
-            yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
-    elif not schema and not creates:
-        grant = compose("GRANT CREATE ON DATABASE {} TO {};", identifier(name), identifier(role))
-        yield Finding("error", "schema cdc", "does not exist and this role may not create it", readable(grant))
-    else:
-        yield Finding("ok", "schema cdc", "will be made at the first start")
+        parked = checkpoints.parked() if there else 0
+    yield Finding("ok", "schema cdc", "exists" if there else "will be made at the first start")
+    if parked:
+        yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
     for label, document in documents.items():
-        yield from _check_replica(config, database, label, document, role, registered=there)
-
-
-def _check_replica(
-    config: SinkConfig, database: Database, label: str, document: SchemaDocument, role: str, *, registered: bool
-) -> Iterator[Finding]:
-    table = config.tables[label]
-    try:
-        yield from _check_privileges(database, table, role)
+        table = config.tables[label]
         with database.transaction():
-            examination = examine(database, label, table, document, registered=registered)
-    except AccessDenied as error:
-        grant = compose("GRANT USAGE ON SCHEMA {} TO {};", identifier(table.schema), identifier(role))
-        yield Finding("error", f"table {table}", str(error), readable(grant))
-    else:
-        yield from _check_table(config, examination)
+            lacks = lacking(database, table)
+            if lacks:
+                yield from _findings(f"table {table}", lacks)
+                continue
+            examination = examine(database, label, table, document, registered=there)
+            mine = not examination.exists or owns(database, table)
+        yield from _check_table(config, examination, mine=mine)
 
 
-def _check_privileges(database: Database, table: TableName, role: str) -> Iterator[Finding]:
-    with database.transaction():
-        lacking = database.rows(
-            b"SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p"
-            b" WHERE NOT has_table_privilege(to_regclass(%s), p)",
-            [str(table)],
-        )
-    if lacking:
-        names = ", ".join(row[0] for row in lacking)
-        grant = compose("GRANT {} ON TABLE {} TO {};", verbatim(names), identifier(table), identifier(role))
-        yield Finding("error", f"table {table}", f"this role lacks {names} on it", readable(grant))
+def _findings(thing: str, lacks: Sequence[Lack]) -> Iterator[Finding]:
+    """Each thing that is missing, once."""
+    for what, grant in dict.fromkeys(lacks):
+        yield Finding("error", thing, what, f"{grant};")
 
 
-def _check_table(config: SinkConfig, examination: Examination) -> Iterator[Finding]:
+def _check_table(config: SinkConfig, examination: Examination, *, mine: bool) -> Iterator[Finding]:
     thing = f"table {examination.table}"
     if (reason := foreign(examination, config.pipeline.name, config.name, adopt=config.adopt)) is not None:
         yield Finding("error", thing, reason, f"[sinks.{config.name}] adopt = true, or another table")
         return
     for what, mend in examination.misfits:
-        yield Finding("error", thing, what, mend)
+        yield Finding("error", thing, what, _complete(mend))
     for warning in examination.warnings:
         yield Finding("warning", thing, warning)
     if examination.misfits:
         return
     if examination.statements:
-        statements = ";\n".join(map(readable, examination.statements)) + ";"
-        what = "lacks columns, which are added at the next start" if examination.exists else "will be made"
-        yield Finding("ok", thing, what, statements if examination.exists else "")
+        statements = "\n".join(map(runnable, examination.statements))
+        if not examination.exists:
+            yield Finding("ok", thing, "will be made")
+        elif mine:
+            yield Finding("ok", thing, "lacks columns, which are added at the next start", statements)
+        else:
+            yield Finding("error", thing, "lacks columns, and this role does not own it", statements)
     else:
         yield Finding("ok", thing, "fits")
+
+
+def _complete(mend: str) -> str:
+    """What mends a misfit, as SQL that may stand among others."""
+    return mend if mend.startswith("--") else f"{mend};"
 
 
 def tables(config: SinkConfig, *, apply: bool) -> list[str]:
@@ -187,7 +177,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
             known = checkpoints.read() if registry else {}
             for label, document in documents.items():
                 examination = examine(database, label, config.tables[label], document, registered=registry)
-                statements += map(readable, examination.statements)
+                statements += map(runnable, examination.statements)
                 if apply:
                     name, sink = config.pipeline.name, config.name
                     claim(database, examination, name, sink, adopt=config.adopt, wants_snapshot=bool(known))
@@ -196,8 +186,8 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
                 ) is not None:
                     statements.append(f"-- {reason}")
                 else:
-                    statements += [mend for _, mend in examination.misfits]
-        return [f"{statement};" for statement in statements]
+                    statements += map(_complete, (mend for _, mend in examination.misfits))
+        return statements
     finally:
         database.close()
         control.close()

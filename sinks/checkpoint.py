@@ -12,11 +12,11 @@ from importlib import resources
 
 from sinks.errors import AccessDenied, CheckpointMoved, DataRefused
 from sinks.postgres import Database
+from sinks.privileges import OWN_TABLES, require
 from transforms.position import LSN, Position
 
 LEASE_SECONDS = 10
 
-_TABLES = ("cdc.checkpoint", "cdc.replica", "cdc.dead_event")
 _SCHEMA = resources.files("sinks").joinpath("schema.sql").read_bytes()
 _OF_SINK = b" WHERE pipeline = %s AND sink = %s"
 _OF_STREAM = _OF_SINK + b" AND stream = %s"
@@ -45,6 +45,8 @@ class Checkpoints:
     def make_schema(self) -> None:
         """Create schema `cdc` with its tables where they are missing. Raises AccessDenied with what to do instead."""
         with self._database.transaction():
+            if self._database.rows(b"SELECT FROM pg_namespace WHERE nspname = 'cdc'"):
+                require(self._database, OWN_TABLES)
             if self.schema_exists():
                 return
             # CREATE ... IF NOT EXISTS of two sessions at once can fail all the same.
@@ -54,13 +56,16 @@ class Checkpoints:
             try:
                 self._database.script(_SCHEMA)
             except AccessDenied as error:
-                remedy = "Run `cdc-sink tables NAME --apply` once as a role that may create a schema in this database."
-                raise AccessDenied(str(error), remedy=remedy) from error
+                remedy = (
+                    f"Run `cdc-sink tables {self._sink[1]} --apply` once as a role that may create a schema in this"
+                    f" database, or let this one: `cdc-sink check {self._sink[1]}` prints the GRANT."
+                )
+                raise AccessDenied(f"schema cdc cannot be made: {error}", remedy=remedy) from error
 
     def schema_exists(self) -> bool:
         """Whether the tables of schema `cdc` are there."""
         query = b"SELECT count(to_regclass(name)) FROM unnest(%s::text[]) AS name"
-        return bool(self._database.row(query, [list(_TABLES)])[0] == len(_TABLES))
+        return bool(self._database.row(query, [list(map(str, OWN_TABLES))])[0] == len(OWN_TABLES))
 
     def take_lease(self) -> dict[str, Checkpoint] | None:
         """Become the sink's worker and return its checkpoints by stream; None: another worker is alive."""

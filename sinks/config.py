@@ -16,7 +16,7 @@ from pydantic import Field
 
 from transforms.address import Address
 from transforms.config import ConfigurationError, Document, PipelineConfig, Section, TransportConfig, key_path, kind_of
-from transforms.names import EVENT_LABEL, SINK_NAME, TableName, event_label
+from transforms.names import EVENT_LABEL, RESERVED_NAMES, SINK_NAME, TableName, event_label
 from transforms.secret import Secret
 
 
@@ -70,6 +70,9 @@ def _tables(document: Document, path: tuple[str, ...]) -> dict[str, TableName]:
         label = EVENT_LABEL.fullmatch(".".join(keys))
         if label is None:
             document.refuse(where, "expected an event type, like customer, or one version of it, like customer.v2")
+            continue
+        if label["type"] in RESERVED_NAMES:
+            document.refuse(where, f"expected an event type, which is not {', '.join(sorted(RESERVED_NAMES))}")
             continue
         if not isinstance(value, str):
             document.refuse(where, f"expected a table's name as SQL writes it, got {kind_of(value)}")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import redis
 
-from sinks.stream import translated_errors
+from sinks.transport import translated_errors
 from transforms.keys import Keys
 from transforms.schema import SchemaDocument
 
@@ -23,24 +23,32 @@ class Control:
 
     def ping(self) -> None:
         """Return when Redis answers."""
-        with translated_errors():
+        with translated_errors(self._keys.meta):
             self._client.ping()
+
+    def server(self) -> tuple[str, str, str]:
+        """Product, version and maxmemory-policy."""
+        with translated_errors(self._keys.meta):
+            info = self._client.info()
+        valkey = info.get("valkey_version")
+        version = str(valkey or info["redis_version"])
+        return "Valkey" if valkey else "Redis", version, str(info.get("maxmemory_policy", ""))
 
     def documents(self, labels: Iterable[str]) -> dict[str, SchemaDocument]:
         """The schema documents that exist of these events. Raises MalformedEntry too."""
         wanted = list(labels)
-        with translated_errors():
+        with translated_errors(self._keys.schema):
             stored = cast(list[bytes | None], self._client.hmget(self._keys.schema, wanted))
         return {label: SchemaDocument.parse(text) for label, text in zip(wanted, stored, strict=True) if text}
 
     def request_snapshot(self, labels: Sequence[str]) -> None:
         """Ask the reader to publish these events again, for this sink alone."""
-        with translated_errors():
+        with translated_errors(self._keys.requests):
             self._client.xadd(self._keys.requests, cast(Any, {"events": json.dumps(list(labels)), "sink": self._sink}))
 
     def write_status(self, status: Mapping[str, object]) -> None:
         """Store the sink's state; it stays after the process is gone, only `alive_at` ages."""
-        with translated_errors():
+        with translated_errors(self._keys.sink_status(self._sink)):
             self._client.set(self._keys.sink_status(self._sink), json.dumps(status))
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from sinks.dead_events import ROW_MISSING, DeadEvent, DeadEvents
 from sinks.errors import DataRefused, EventUnknown
 from sinks.postgres import Database
 from sinks.replica import examine, load
-from sinks.stream import connect
+from sinks.transport import connect
 from transforms.keys import Keys
 
 
@@ -32,9 +32,10 @@ class DeadCommands:
     def all(self) -> list[DeadEvent]:
         """Every parked event, in the order of the source."""
         with self._database.transaction():
-            if not Checkpoints(self._database, self._config.pipeline.name, self._config.name, "").schema_exists():
-                return []
-            return self._events.all()
+            return self._events.all() if self._schema_exists() else []
+
+    def _schema_exists(self) -> bool:
+        return Checkpoints(self._database, self._config.pipeline.name, self._config.name, "").schema_exists()
 
     def show(self, id_: int) -> DeadEvent:
         """One parked event. Raises EventUnknown."""
@@ -46,7 +47,7 @@ class DeadCommands:
     def drop(self, ids: Sequence[int]) -> int:
         """Forget events; returns how many there were. Their rows stay behind until the next event of their keys."""
         with self._database.transaction():
-            return self._events.remove(ids)
+            return self._events.remove(ids) if self._schema_exists() else 0
 
     def retry(self, ids: Sequence[int]) -> dict[int, str | None]:
         """Apply events that are still parked: id -> why it is refused again, or None.
@@ -54,6 +55,9 @@ class DeadCommands:
         What is still parked has no later full state that was applied, since that would have removed it; so applying it
         now brings its row forward. Raises EventUnknown when an earlier event of the same key is parked as well.
         """
+        with self._database.transaction():
+            if not self._schema_exists():
+                raise EventUnknown(f"not parked (any more): {', '.join(map(str, sorted(set(ids))))}")
         client = connect(self._config.transport.address)
         control = Control(client, Keys(self._config.pipeline.name), self._config.name)
         try:

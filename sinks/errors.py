@@ -28,11 +28,22 @@ class TargetUnreachable(SinkError):
 
 
 class TargetBusy(SinkError):
-    """The replica's database refuses for now: shutting down, a lock that lasts, a full disk, a read-only standby."""
+    """The replica's database refuses for now: shutting down, a lock that lasts, a full disk."""
 
     retryable = True
     exit_code = EXIT_UNREACHABLE
     remedy = "Wait: the worker tries again by itself. If it lasts, look at the server's log."
+
+
+class TargetReadOnly(SinkError):
+    """The replica's database takes no writes: a standby, perhaps until the address leads to the new primary."""
+
+    retryable = True
+    exit_code = EXIT_UNREACHABLE
+    remedy = (
+        "Name the primary in the sink's dsn (several hosts with target_session_attrs=primary lead to it); the worker"
+        " goes on by itself once it is there."
+    )
 
 
 class AccessDenied(SinkError):
@@ -137,6 +148,12 @@ class TransportRefused(SinkError):
     remedy = "Correct transport.url or the ACL of its user, then start the worker again."
 
 
+class KeyForeign(SinkError):
+    """A key of the pipeline holds what statecast would never put there."""
+
+    remedy = "Find out what else writes to this Redis, or give the pipeline another name."
+
+
 class StreamHole(SinkError):
     """Entries behind the checkpoint were removed from a stream before this sink had applied them."""
 
@@ -201,13 +218,20 @@ _DATA_CODES = frozenset(
     }
 )
 _ACCESS_CODES = frozenset({"42501", "3D000"})
-_ACCESS_TEXTS = (
-    "authentication failed",
-    "no password supplied",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "permission",
+_LOGIN_REFUSALS = (
+    (
+        "password authentication failed",
+        "Correct the password in the sink's dsn, or the role's (ALTER ROLE ... PASSWORD).",
+    ),
+    ("no password supplied", "Put the role's password into the sink's dsn."),
+    ("authentication failed", "Correct the user in the sink's dsn, or let the server's pg_hba.conf know it."),
+    ("pg_hba.conf", "Let the server's pg_hba.conf admit this role from this host, or correct the sink's dsn."),
+    ("does not exist", "Create it on the server, or correct the sink's dsn."),
+    ("not permitted to log in", "Run this on the server as an administrator: ALTER ROLE ... LOGIN;"),
+    ("permission denied for database", "Run this on the server as its owner: GRANT CONNECT ON DATABASE ... TO ...;"),
 )
+"""Part of libpq's text, which has no code for a refused login, and what to do then."""
+_READ_ONLY_CODE = "25006"
 
 
 def sort_sqlstate(sqlstate: str | None) -> Fault:
@@ -226,10 +250,15 @@ def target_error(sqlstate: str | None, message: str, refusal: Refusal | None = N
         return DataRefused(refusal or Refusal(sqlstate or "", "DataError"))
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):
-        # libpq gives no code for a refused login, so its text must do.
+        text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")  # psycopg's
         if is_untrusted(text):
             return TargetNotTrusted(text)
-        return AccessDenied(text) if any(part in text for part in _ACCESS_TEXTS) else TargetUnreachable(text)
+        for part, remedy in _LOGIN_REFUSALS:
+            if part in text:
+                return AccessDenied(text, remedy=remedy)
+        return TargetUnreachable(text)
+    if sqlstate == _READ_ONLY_CODE or "during recovery" in text:  # said of BEGIN READ WRITE, by a standby
+        return TargetReadOnly(text)
     if fault is Fault.TRANSIENT:
         return TargetBusy(f"{text} (SQLSTATE {sqlstate})")
     if sqlstate[:2] == "28" or sqlstate in _ACCESS_CODES:

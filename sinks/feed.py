@@ -7,6 +7,7 @@ bounded. Each read begins at the entry where the one before it ended, and finds 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from sinks.batch import Entry, ripe_count
 from sinks.compaction import Step, compact
 from sinks.stream import Meta, StreamReader
+from transforms.errors import MalformedEntry
 from transforms.position import LSN, Position
 
 
@@ -87,6 +89,8 @@ class Feed:
                 entries = [entry for entry in entries if position_of(entry) <= goal]
             force = bool(entries) and position_of(entries[-1]) == goal
         count = ripe_count(entries, full=read.full, force=force)
+        if not count:
+            _refuse_foreign(entries)  # which would be waited with for ever: they end no transaction
         left = read.entries[count : count + 1]
         complete = read.at_end and (not left or position_of(left[0]).commit_lsn >= read.published)
         seen = position_of(read.entries[-1]) if read.entries else None
@@ -107,6 +111,12 @@ class Feed:
 def position_of(entry: Entry) -> Position:
     """An entry's position."""
     return Position.parse(entry[0].decode())
+
+
+def _refuse_foreign(entries: Sequence[Entry]) -> None:
+    for entry_id, words in entries:
+        if b"op" not in words[::2]:
+            raise MalformedEntry(f"entry {entry_id.decode()} has no field 'op'")
 
 
 def _committed_at(entry: Entry) -> float | None:

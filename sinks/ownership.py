@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
-from sinks.postgres import Database, compose, literal, readable
+from sinks.postgres import Database, compose, literal, readable, runnable
 from sinks.replica import Examination, Replica, load
 
 
@@ -40,13 +40,13 @@ def claim(
         what, mend = zip(*examination.misfits, strict=True)
         raise TableMisfit(
             f"{table} does not fit event {examination.label}: {'; '.join(what)}",
-            remedy=f"Run this in the replica's database, then start the worker again:\n{'; '.join(mend)}",
+            remedy="Run this in the replica's database, then start the worker again:\n" + ";\n".join(mend) + ";",
         )
     for statement in examination.statements:
         try:
             database.execute(statement)
         except AccessDenied as error:
-            remedy = f"Run this as a role that may, then start the worker again:\n{readable(statement)}"
+            remedy = f"Run this as a role that may, then start the worker again:\n{runnable(statement)}"
             raise AccessDenied(f"{table}: {error}", remedy=remedy) from error
     if examination.owner is None:
         database.execute(

@@ -8,6 +8,7 @@ statement runs outside of a transaction.
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, LiteralString, cast
@@ -16,8 +17,17 @@ import psycopg
 from psycopg import adapt, pq, sql
 from psycopg.conninfo import conninfo_to_dict
 
-from sinks.errors import Fault, Refusal, SinkError, TargetRefused, TargetUnreachable, sort_sqlstate, target_error
-from transforms.address import Address
+from sinks.errors import (
+    Fault,
+    Refusal,
+    SinkError,
+    TargetReadOnly,
+    TargetRefused,
+    TargetUnreachable,
+    sort_sqlstate,
+    target_error,
+)
+from transforms.address import Address, postgres_mistake
 from transforms.config import ConfigurationError
 from transforms.names import TableName
 
@@ -41,6 +51,9 @@ SETTINGS = {
 }
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;" + ";".join(
     f" SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items()
+)
+_VALUE_REFUSED = re.compile(
+    r'invalid (\w+) value: "|invalid integer value ".*" for connection option "(\w+)"', re.DOTALL
 )
 _JSON_OID = 114
 
@@ -100,6 +113,12 @@ def readable(statement: Statement) -> str:
     return statement.decode().replace("%%", "%")
 
 
+def runnable(statement: Statement) -> str:
+    """A statement as a person may run it among others: with a semicolon, on a line of its own where that is safer."""
+    text = readable(statement)
+    return f"{text if '--' in text else text.rstrip()};"
+
+
 def _escaped(composable: Part) -> Part:
     return verbatim(composable.as_bytes().decode().replace("%", "%%"))
 
@@ -124,7 +143,11 @@ class Database:
         try:
             given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
         except psycopg.Error:  # its text would quote the DSN
-            raise ConfigurationError(["sinks: the dsn is neither a libpq URI nor a keyword string"]) from None
+            raise self._mistaken(
+                "neither a libpq URI nor a keyword string, or with an option unknown to libpq"
+            ) from None
+        if (mistake := postgres_mistake(given)) is not None:
+            raise self._mistaken(mistake)
         environment = {each.keyword.decode(): each.val.decode() for each in pq.Conninfo.get_defaults() if each.val}
         tls = self._address.postgres_tls(environment | given, ssl.get_default_verify_paths().cafile or "system")
         defaults = {
@@ -134,16 +157,29 @@ class Database:
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         }
+        added = {name: value for name, value in defaults.items() if name not in given} | tls
         with translated_errors():
-            self._connection = psycopg.connect(
-                dsn,
-                autocommit=True,
-                prepare_threshold=None,
-                application_name=self._application_name,
-                client_encoding="UTF8",
-                **cast(Any, {name: value for name, value in defaults.items() if name not in given} | tls),
-            )
-        self._connection.adapters.register_dumper(JsonText, JsonTextDumper)
+            try:
+                connection = psycopg.connect(
+                    dsn,
+                    autocommit=True,
+                    prepare_threshold=None,
+                    application_name=self._application_name,
+                    client_encoding="UTF8",
+                    **cast(Any, added),
+                )
+            except psycopg.OperationalError as error:
+                if (option := _VALUE_REFUSED.search(str(error))) is not None:
+                    raise self._mistaken(f"{option[1] or option[2]} has a value that libpq does not know") from None
+                raise
+        if connection.info.parameter_status("in_hot_standby") == "on":
+            connection.close()
+            raise TargetReadOnly("the database is a standby, which takes no writes")
+        connection.adapters.register_dumper(JsonText, JsonTextDumper)
+        self._connection = connection
+
+    def _mistaken(self, what: str) -> ConfigurationError:
+        return ConfigurationError([f"{self._address.section}.dsn: {what}"])
 
     @property
     def backend_pid(self) -> int:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any
+from typing import Any, LiteralString
 
 from sinks.postgres import Database, Statement, compose, identifier, listed, part, readable, verbatim
 from transforms.names import TableName
@@ -21,6 +21,12 @@ _KEY = resources.files("sinks").joinpath("replica_key.sql").read_bytes()
 _TYPES = (
     b"SELECT to_regtype(name)::oid::bigint FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY place"
 )
+_KEY_NAME = b"SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p'"
+_FILLED_BY_HAND: Mapping[str, LiteralString] = {
+    "identity": "ALTER COLUMN {} DROP IDENTITY",
+    "stored": "ALTER COLUMN {} DROP EXPRESSION",
+    "virtual": "DROP COLUMN {}",  # which the worker adds again, as a plain one
+}
 _BUILT_IN = 16_384
 """Types below this OID are Postgres' own."""
 
@@ -89,6 +95,10 @@ def examine(
         found.statements += _create(table, document, types, schema_exists=_schema_exists(database, table))
         return found
     found.exists = True
+    kind = database.row(b"SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s)", [str(table)])[0]
+    if kind not in ("r", "p"):
+        found.misfits.append((f"{table} is not a table", "-- map the event to another name"))
+        return found
     found.has_rows = bool(database.row(compose("SELECT EXISTS (SELECT FROM {})", identifier(table)))[0])
     for name in document.names:
         if name not in columns:
@@ -165,24 +175,17 @@ def _check_type(found: Examination, column: tuple[Any, ...], wanted: str, wanted
 def _check_rest(database: Database, found: Examination, columns: Mapping[str, tuple[Any, ...]]) -> None:
     """The key, and columns that are not the event's."""
     table, document = found.table, found.document
-    kind = database.row(b"SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s)", [str(table)])[0]
-    if kind not in ("r", "p"):
-        found.misfits.append((f"{table} is not a table", "-- map the event to another name"))
-        return
     key = {row[0] for row in database.rows(_KEY, [str(table)])}
     if key != set(document.key):
-        drop = f"its primary key is ({', '.join(sorted(key))})" if key else "it has no primary key"
-        mend = compose(
-            "ALTER TABLE {} ADD PRIMARY KEY ({})",
-            identifier(table),
-            listed([identifier(name) for name in document.key]),
-        )
-        first = "-- drop its primary key first\n" if key else ""
-        found.misfits.append((f"{drop}, the event's key is ({', '.join(document.key)})", first + readable(mend)))
+        what = f"its primary key is ({', '.join(sorted(key))})" if key else "it has no primary key"
+        dropped = [part("DROP CONSTRAINT {}", identifier(row[0])) for row in database.rows(_KEY_NAME, [str(table)])]
+        added = part("ADD PRIMARY KEY ({})", listed([identifier(name) for name in document.key]))
+        mend = compose("ALTER TABLE {} {}", identifier(table), listed([*dropped, added]))
+        found.misfits.append((f"{what}, the event's key is ({', '.join(document.key)})", readable(mend)))
     for name, _, _, _, not_null, has_default, generated in columns.values():
         column = identifier(name)
         if name in document.names and generated:
-            mend = compose("ALTER TABLE {} ALTER COLUMN {} DROP IDENTITY IF EXISTS", identifier(table), column)
+            mend = compose("ALTER TABLE {} {}", identifier(table), part(_FILLED_BY_HAND[generated], column))
             found.misfits.append((f"column {name} is generated", readable(mend)))
         elif name not in document.names and not_null and not has_default:
             mend = compose("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", identifier(table), column)

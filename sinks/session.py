@@ -14,6 +14,7 @@ from sinks.control import Control
 from sinks.errors import StreamHole
 from sinks.ownership import claim, forget_rows, snapshot_requested
 from sinks.postgres import Database
+from sinks.privileges import OWN_TABLES, require
 from sinks.replica import Replica, examine
 from sinks.stream import Meta, StreamEnds, StreamReader
 from transforms.keys import Keys
@@ -74,10 +75,11 @@ class Opener:
     def open(self, prospect: Prospect) -> Session | None:
         """Take the lease, make the tables fit, start streams that are new; None: another worker is alive.
 
-        Raises TableForeign, TableMisfit, StreamHole and what the target says; then nothing was written.
+        Raises AccessDenied, TableForeign, TableMisfit, StreamHole and what the target says; then nothing was written.
         """
         pipeline, sink = self._config.pipeline.name, self._config.name
         with self._database.transaction():
+            require(self._database, OWN_TABLES, make=True)  # a snapshot run over rows makes a table of its own
             checkpoints = self._checkpoints.take_lease()
             if checkpoints is None:
                 return None
@@ -99,6 +101,7 @@ class Opener:
 
     def _claim(self, session: Session, label: str, document: SchemaDocument, *, begins: bool, complete: bool) -> None:
         config, table = self._config, self._config.tables[label]
+        require(self._database, [table])
         examination = examine(self._database, label, table, document)
         for warning in examination.warnings:
             log.warning("%s: %s", table, warning)

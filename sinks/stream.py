@@ -6,23 +6,16 @@ behind it was removed. XREAD only wakes the worker up. The consumer group shows 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import redis
 
 from sinks.batch import Entry
-from sinks.errors import (
-    StreamHole,
-    StreamsReplaced,
-    StreamTailLost,
-    TransportNotTrusted,
-    TransportRefused,
-    TransportUnreachable,
-)
-from transforms.address import Address, is_untrusted
+from sinks.errors import StreamHole, StreamsReplaced, StreamTailLost
+from sinks.transport import translated_errors
+from transforms.errors import MalformedEntry
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -35,37 +28,6 @@ _CALL_ENTRIES = 1_000
 _FIRST_GUESS_BYTES = 1024.0 * 1024.0
 """What an entry is taken to weigh before any was seen: the first calls are small, in case entries are large."""
 _ENTRY_OVERHEAD_BYTES = 160
-_TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS", "OOM")
-
-
-def connect(address: Address) -> redis.Redis:
-    """A client for the transport; it connects when it is first used."""
-    url, tls = address.reveal(), address.redis_tls()
-    try:
-        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
-        client = redis.Redis.from_url(
-            url, socket_timeout=4, socket_connect_timeout=4, retry=None, **cast(Any, keepalive | tls)
-        )
-    except ValueError:  # its message repeats parts of the URL
-        raise TransportRefused("transport.url is not a Redis URL") from None
-    client.set_response_callback("XRANGE", lambda reply, **_: reply)  # a dict an entry would cost more than all else
-    return client
-
-
-@contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn redis-py's exceptions into ours."""
-    try:
-        yield
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        if is_untrusted(str(error)):
-            raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
-        raise TransportUnreachable(f"Redis does not answer: {error}") from error
-    except redis.ResponseError as error:
-        kind = TransportUnreachable if str(error).split(" ", 1)[0] in _TRANSIENT else TransportRefused
-        raise kind(f"Redis refuses: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +73,12 @@ class StreamReader:
 
     def meta(self) -> Meta | None:
         """Where the pipeline stands; None: it does not exist (yet)."""
-        with translated_errors():
-            return _meta(self._client.hmget(self._keys.meta, "incarnation", "epoch", "published"))
+        with translated_errors(self._keys.meta):
+            return self._meta(self._client.hmget(self._keys.meta, "incarnation", "epoch", "published"))
 
     def ends(self, stream: str) -> StreamEnds:
         """What is in the stream (`customer`, `customer@2`)."""
-        with translated_errors():
+        with translated_errors(self._key(stream)):
             pipe = self._client.pipeline(transaction=True)
             pipe.exists(self._key(stream))
             pipe.xinfo_stream(self._key(stream))
@@ -159,7 +121,7 @@ class StreamReader:
     def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[list[Entry], LSN]:
         """At most `count` entries behind `position`, which must be there itself, and what was published before."""
         key = self._key(stream)
-        with translated_errors():
+        with translated_errors(key):
             pipe = self._client.pipeline(transaction=True)
             pipe.hmget(self._keys.meta, "incarnation", "epoch", "published")
             pipe.xrange(key, str(position), "+", count if position == START else count + 1)
@@ -170,7 +132,7 @@ class StreamReader:
             for reply in (now, found):
                 if isinstance(reply, Exception):
                     raise reply
-        there = _meta(now)
+        there = self._meta(now)
         if there is None or (there.incarnation, there.epoch) != (meta.incarnation, meta.epoch):
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
         if position == START:
@@ -202,14 +164,14 @@ class StreamReader:
 
     def wait(self, positions: Mapping[str, Position], timeout_seconds: float) -> None:
         """Return when one of the streams has an entry behind its position, or after the timeout."""
-        with translated_errors():
-            streams = {self._key(stream): str(position) for stream, position in positions.items()}
+        streams = {self._key(stream): str(position) for stream, position in positions.items()}
+        with translated_errors(", ".join(streams)):
             self._client.xread(cast(Any, streams), count=1, block=max(1, int(timeout_seconds * 1000)))
 
     def move_group(self, stream: str, position: Position) -> None:
         """Set the sink's consumer group to the checkpoint, where the stream exists."""
         key = self._key(stream)
-        with translated_errors():
+        with translated_errors(key):
             try:
                 self._client.xgroup_setid(key, self._sink, str(position))
             except redis.ResponseError as error:
@@ -218,15 +180,20 @@ class StreamReader:
                 elif "requires the key to exist" not in str(error) and "no such key" not in str(error):
                     raise
 
+    def _meta(self, values: Any) -> Meta | None:
+        incarnation, epoch, published = values
+        if incarnation is None:
+            return None
+        try:
+            return Meta(incarnation.decode(), int(epoch or 1), LSN.parse((published or b"0/0").decode()))
+        except ValueError as error:
+            raise MalformedEntry(
+                f"{self._keys.meta} holds something that no reader wrote",
+                remedy="Find out who else writes to this key: only the reader of its pipeline may.",
+            ) from error
+
     def _key(self, stream: str) -> str:
         return f"{self._keys.pipeline}:{stream}"
-
-
-def _meta(values: Any) -> Meta | None:
-    incarnation, epoch, published = values
-    if incarnation is None:
-        return None
-    return Meta(incarnation.decode(), int(epoch or 1), LSN.parse((published or b"0/0").decode()))
 
 
 def _size(entry: Entry) -> int:

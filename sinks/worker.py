@@ -21,13 +21,14 @@ from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.counters import Counters
-from sinks.errors import CheckpointMoved, StreamsReplaced, TransportUnreachable
+from sinks.errors import CheckpointMoved, StreamsReplaced, TransportNotTrusted, TransportUnreachable
 from sinks.feed import Feed, Place
 from sinks.postgres import Database
 from sinks.session import Opener, Prospect, Session
 from sinks.status import SinkStatus
-from sinks.stream import StreamReader, connect
+from sinks.stream import StreamReader
 from sinks.telling import Teller
+from sinks.transport import connect
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN, Position
@@ -100,6 +101,8 @@ class Worker:
                 retrying(self._step)
             self.status.enter("stopped")
         except StatecastError as error:
+            if isinstance(error, TransportNotTrusted | TransportUnreachable):
+                self._close_transport()  # there is nobody to tell
             if not (self._stop.is_set() and error.retryable):
                 self.status.fail("stopped", error)
                 raise
@@ -281,7 +284,8 @@ class Worker:
                 else:
                     self._teller.tell(self._control)
         except StatecastError as error:
-            log.warning("the last status could not be written: %s", error)
+            if str(error) != self.status.reason:  # else it is told already
+                log.warning("the last status could not be written: %s", error)
         self._database.close()
         self._close_transport()
 

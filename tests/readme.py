@@ -17,6 +17,13 @@ def block(language: str, first_words: str) -> list[str]:
     raise AssertionError(f"README has no {language} block that begins with {first_words}")
 
 
+def redis_users(password: str) -> dict[str, list[str]]:
+    """The Redis users that it tells to make: name -> rules, as `ACL SETUSER` takes them."""
+    text = " ".join(block("text", "ACL SETUSER cdc_reader")).replace("PASSWORD", password)
+    users = [re.findall(r"\([^)]*\)|\S+", line) for line in text.split("ACL SETUSER ")[1:]]
+    return {name: rules for name, *rules in users}
+
+
 def named_commands() -> list[list[str]]:
     """Every `cdc ...` and `cdc-sink ...` that stands in code, as words."""
     fenced = re.findall(r"^ *```sh\n(.*?)^ *```", README, re.DOTALL | re.MULTILINE)

@@ -8,6 +8,7 @@ Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECT
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,10 @@ _UNTRUSTED_TEXTS = (
     "wrong version number",  # TLS was begun with a server that speaks none
     "record layer failure",
 )
+PLAIN_SERVER: Final = "Redis speaks plain text, and transport.url asks for TLS (rediss://)"
+TLS_SERVER: Final = "Redis speaks TLS, and transport.url does not ask for it (redis://)"
+NO_HANDSHAKE: Final = "the server takes connections and answers no TLS handshake"
+_ESCAPES: Final = "in a user name or password write %2F for /, %3F for ?, %23 for # and %40 for @"
 
 
 class NotEncrypted(StatecastError):
@@ -86,6 +91,41 @@ class Address:
 def is_untrusted(text: str) -> bool:
     """Whether a client library's message says that TLS failed for want of a certificate that can be trusted."""
     return any(part in text for part in _UNTRUSTED_TEXTS)
+
+
+def tls_mismatch(text: str) -> tuple[str, str] | None:
+    """What a client's message says, and what mends it, where one end speaks TLS to Redis and the other does not."""
+    if PLAIN_SERVER in text:
+        return PLAIN_SERVER, (
+            "Let Redis listen with TLS (its tls-port), or write redis:// in transport.url and, beyond this machine,"
+            " set allow_plaintext = true in [transport]."
+        )
+    return (TLS_SERVER, "Write rediss:// in transport.url.") if TLS_SERVER in text else None
+
+
+def redis_mistake(url: str) -> str | None:
+    """What makes a redis:// or rediss:// URL unusable, without a word of it, or None."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return f"the port is not a number from 1 to 65535 ({_ESCAPES})"
+    if port == 0:
+        return "the port is not a number from 1 to 65535"
+    if parts.fragment or "@" in parts.path + parts.query:
+        return f"there is more behind the host than a database's number and options ({_ESCAPES})"
+    if not re.fullmatch(r"/?|/[0-9]+", parts.path):
+        return "expected a database's number behind the host, like /0, or nothing"
+    return None
+
+
+def postgres_mistake(parameters: Mapping[str, str]) -> str | None:
+    """What makes libpq parameters unusable, without a word of them, or None."""
+    if "@" in parameters.get("host", ""):  # from there the password would get into every message of libpq
+        return f"the host holds an @ ({_ESCAPES})"
+    if not re.fullmatch(r"[0-9]*(,[0-9]*)*", parameters.get("port", "")):
+        return f"the port is not a number ({_ESCAPES})"
+    return None
 
 
 def is_local(host: str) -> bool:

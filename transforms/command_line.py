@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
-from transforms.finding import Finding
+from transforms.finding import Finding, wrapped
 from transforms.logs import log_formatter
 
 STOP_SECONDS = 4.5
@@ -79,7 +79,8 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         if as_json:
             log.error("%s", error, extra={"error": type(error).__name__, "remedy": error.remedy})
         else:
-            print(f"error: {error}\n  remedy: {error.remedy}", file=sys.stderr)
+            width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+            print(f"{wrapped(f'error: {error}', width)}\n  remedy: {error.remedy}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

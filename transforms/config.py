@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from transforms.address import Address
+from transforms.address import Address, redis_mistake
 from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.names import PIPELINE_NAME, TableName
 from transforms.secret import Secret
@@ -97,6 +97,8 @@ class TransportConfig(Section):
             raise ValueError(NOT_SUPPORTED_YET)
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError("expected a redis://, rediss:// or unix:// address, got another scheme")
+        if scheme != "unix" and (mistake := redis_mistake(url.reveal())) is not None:
+            raise ValueError(mistake)
         return url
 
 

@@ -12,6 +12,14 @@ _MARGIN: Final = 9
 _COMMENT: Final = "-- "
 
 
+def wrapped(text: str, width: int | None) -> str:
+    """A message, each of its lines between words so that it fits into `width`; None: as it is."""
+    if width is None:
+        return text
+    lines = [textwrap.wrap(line, width, subsequent_indent="  ", **_AS_IT_IS) or [""] for line in text.splitlines()]
+    return "\n".join(part for line in lines for part in line)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One precondition, and the exact SQL or command that mends it."""

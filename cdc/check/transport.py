@@ -9,6 +9,7 @@ from cdc.transport import ServerFacts
 from cdc.wording import size
 from transforms.config import TransportConfig
 from transforms.finding import Finding
+from transforms.redis_server import NEEDED, may_evict
 
 _NEARLY_FULL = 0.75
 
@@ -32,8 +33,8 @@ def keeping_findings(facts: ServerFacts) -> Iterator[Finding]:
     """What must be right before a reader may start."""
     if facts.too_old:
         what = f"{facts.product} {facts.version} is too old"
-        yield Finding("error", "transport", what, "Redis 7.0 or Valkey 7.2 is needed.")
-    if facts.eviction.startswith(("allkeys", "volatile")):
+        yield Finding("error", "transport", what, NEEDED)
+    if may_evict(facts.eviction):
         verdict: Literal["error", "warning"] = "error" if facts.eviction.startswith("allkeys") else "warning"
         yield Finding(
             verdict, "maxmemory-policy", f"{facts.eviction}: Redis may remove whole streams when memory is short",

@@ -12,7 +12,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.errors import SourceRefused, source_error
-from transforms.address import Address
+from transforms.address import Address, postgres_mistake
 
 SETTINGS = {
     "datestyle": "ISO",
@@ -66,7 +66,10 @@ def _parameters(dsn: str) -> dict[str, str]:
             "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
         )
     found = {name: value.decode() for name, value in defaults.items() if value}
-    return found | {name: str(value) for name, value in given.items() if value is not None}
+    found |= {name: str(value) for name, value in given.items() if value is not None}
+    if (mistake := postgres_mistake(found)) is not None:
+        raise SourceRefused(f"source.dsn cannot be read: {mistake}", remedy="Correct source.dsn.")
+    return found
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-import sinks.stream
+import sinks.transport
 from cdc import append
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
@@ -125,6 +125,6 @@ def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.
 def test_redis_is_reached_over_a_unix_socket_too(server: ValkeyServer) -> None:
     url = f"unix://{server.socket_file}"
     address = Address("transport", Secret(url))
-    with connect(address) as of_reader, sinks.stream.connect(address) as of_sink:
+    with connect(address) as of_reader, sinks.transport.connect(address) as of_sink:
         assert of_reader.ping()
         assert of_sink.ping()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc.demo.servers import ValkeyServer
 from tests.processes import Pipeline, closing, wait_until
-from tests.readme import block
+from tests.readme import block, redis_users
 from tests.scraping import Endpoint
 
 PASSWORD = "hunter2-planted"
@@ -30,11 +29,6 @@ customer = "replica.customers"
 """
 
 
-def words(rules: str) -> list[str]:
-    """The rules of a user; what stands in parentheses is one."""
-    return [rule.strip() for rule in re.findall(r"\([^)]*\)|\S+", rules)]
-
-
 def statements(first_words: str) -> list[str]:
     """The SQL of a block, without comments."""
     text = "\n".join(line.partition("--")[0] for line in block("sql", first_words)).replace("'...'", f"'{PASSWORD}'")
@@ -46,9 +40,9 @@ def transport() -> Iterator[ValkeyServer]:
     """A Redis with the README's two users, and nobody else."""
     with ValkeyServer.start(settings={"appendonly": "yes"}) as server:
         with redis.Redis.from_url(server.url()) as client:
-            users = " ".join(block("text", "ACL SETUSER cdc_reader")).replace("PASSWORD", PASSWORD)
-            for user in (*users.split("ACL SETUSER ")[1:], f"cdc_admin on >{PASSWORD} ~* +@all", "default off"):
-                client.execute_command("ACL", "SETUSER", *words(user))
+            others = {"cdc_admin": ["on", f">{PASSWORD}", "~*", "+@all"], "default": ["off"]}
+            for user, rules in (redis_users(PASSWORD) | others).items():
+                client.execute_command("ACL", "SETUSER", user, *rules)
         yield server
 
 

@@ -113,15 +113,11 @@ REASONS = {
     "unknown authority": ["certificate verify failed"],
     "expired": ["certificate verify failed"],
     "wrong name": ["elsewhere.example", "certificate verify failed"],
-    NO_TLS: ["server does not support SSL"],
+    NO_TLS: ["server does not support SSL", "Redis speaks plain text"],
 }
 
 
-@pytest.mark.parametrize(
-    ("link", "kind"),
-    # A Redis that knows no TLS waits for the end of what it takes for a line, so that it is one that does not answer.
-    [(link, kind) for link in LINKS for kind in REASONS if (link, kind) != ("transport", NO_TLS)],
-)
+@pytest.mark.parametrize(("link", "kind"), [(link, kind) for link in LINKS for kind in REASONS])
 def test_a_server_that_cannot_show_who_it_is_ends_the_command(
     shop: Pipeline, links: Links, link: str, kind: str | None
 ) -> None:
@@ -129,6 +125,26 @@ def test_a_server_that_cannot_show_who_it_is_ends_the_command(
     output = run(shop, link, links, expect=3)
     assert any(reason in output for reason in REASONS[kind]), output
     assert "set allow_plaintext = true in [" in output
+    assert PASSWORD not in output
+
+
+@pytest.mark.parametrize("command", ["cdc.cli run --once", "cdc.cli check", "sinks.cli run billing --once"])
+def test_a_redis_that_speaks_no_tls_is_told_soon(shop: Pipeline, redis_url: str, command: str) -> None:
+    shop.environment["REDIS_URL"] = redis_url.replace("redis://", "rediss://")
+    output = shop.run(*command.split(), expect=1 if "check" in command else 3, seconds=25)
+    assert "Redis speaks plain text, and transport.url asks for TLS (rediss://)" in output
+
+
+@pytest.mark.parametrize("command", ["cdc.cli run --once", "sinks.cli run billing --once"])
+def test_a_redis_that_speaks_tls_is_told_where_the_url_does_not_ask_for_it(
+    shop: Pipeline, redis_url: str, tmp_path: Path, command: str
+) -> None:
+    url = urlsplit(redis_url)
+    with tls_in_front_of(url.port or 6379, Certificates(tmp_path).context("good"), postgres=False) as port:
+        shop.environment["REDIS_URL"] = f"redis://:{PASSWORD}@127.0.0.1:{port}{url.path}"
+        output = shop.run(*command.split(), expect=3)
+    assert "error: Redis speaks TLS, and transport.url does not ask for it (redis://)" in output
+    assert "remedy: Write rediss:// in transport.url." in output
     assert PASSWORD not in output
 
 

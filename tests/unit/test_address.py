@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from transforms.address import Address, NotEncrypted, is_local
+from transforms.address import Address, NotEncrypted, is_local, postgres_mistake
+from transforms.redis_server import is_too_old
 from transforms.secret import Secret
 
 AUTHORITIES = "/etc/authorities.pem"
@@ -98,3 +99,25 @@ def test_a_url_that_asks_for_less_is_refused(url: str, reason: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "example", "128.0.0.1", "fe80::1", "localhostile"])
 def test_what_is_not_loopback(host: str) -> None:
     assert not is_local(host)
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "too_old"),
+    [("Redis", "6.2.14", True), ("Redis", "7.0.0", False), ("Valkey", "7.1.9", True), ("Valkey", "10.0", False)],
+)
+def test_which_servers_are_too_old(product: str, version: str, too_old: bool) -> None:
+    assert is_too_old(product, version) is too_old
+
+
+def test_a_dsn_has_a_host_and_numbers_for_ports() -> None:
+    assert postgres_mistake({"host": "a,b,c", "port": "5432,,5433"}) is postgres_mistake({}) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [({"port": "hunter2"}, "the port is not a number"), ({"host": "hunter2@x"}, "the host holds an @")],
+)
+def test_a_password_that_has_got_into_host_or_port_is_told_without_it(parameters: dict[str, str], reason: str) -> None:
+    mistake = postgres_mistake(parameters) or ""
+    assert mistake.startswith(reason)
+    assert "hunter2" not in mistake

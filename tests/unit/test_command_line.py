@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import subprocess
@@ -50,6 +51,21 @@ def fail_in_a_thread(_: argparse.Namespace) -> int:
 def test_an_error_is_message_and_remedy_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(refuse) == 3
     assert capsys.readouterr().err == "error: it does not fit\n  remedy: Mend it.\n"
+
+
+def test_an_error_is_wrapped_in_a_terminal_and_its_remedy_is_left_to_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def talk(_: argparse.Namespace) -> int:
+        raise ValueNotEncodable("so many words\nand more", remedy="GRANT this ON TABLE that TO them;")
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "15")
+    assert run(talk) == 3
+    told = "error: so many\n  words\nand more\n  remedy: GRANT this ON TABLE that TO them;\n"
+    assert terminal.getvalue() == told
 
 
 def test_an_error_is_one_json_line_for_machines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from transforms.names import TableName
 from transforms.secret import Secret, SecretUnreadable
 
 PASSWORD = "hunter2-planted"
+ESCAPES = "in a user name or password write %2F for /, %3F for ?, %23 for # and %40 for @"
 ENVIRON = {
     "SOURCE_DSN": f"postgresql://cdc:{PASSWORD}@db/shop",
     "REDIS_URL": f"redis://:{PASSWORD}@redis:6379",
@@ -304,6 +305,14 @@ def test_a_mistake_in_a_table_is_told_on_its_line(reader: ReadReader, table: str
         ("redis+sentinel://x", "not supported yet"),
         (f"http://:{PASSWORD}@x", "expected a redis://, rediss:// or unix:// address, got another scheme"),
         (PASSWORD, "expected a redis://, rediss:// or unix:// address, got another scheme"),
+        (f"redis://u:{PASSWORD}/@x", f"the port is not a number from 1 to 65535 ({ESCAPES})"),
+        ("redis://x:0", "the port is not a number from 1 to 65535"),
+        (
+            f"redis://x/0?{PASSWORD}@x",
+            f"there is more behind the host than a database's number and options ({ESCAPES})",
+        ),
+        (f"redis://u:1#{PASSWORD}", f"there is more behind the host than a database's number and options ({ESCAPES})"),
+        (f"rediss://x/{PASSWORD}", "expected a database's number behind the host, like /0, or nothing"),
     ],
 )
 def test_a_mistake_in_the_transports_address_is_told_on_its_line(reader: ReadReader, url: str, mistake: str) -> None:

@@ -14,7 +14,17 @@ SOURCES = sorted(
     path.relative_to(ROOT).as_posix() for name in ("cdc", "transforms", "sinks") for path in (ROOT / name).rglob("*.py")
 )
 
-_REDIS = ["cdc/transport.py", "cdc/publisher.py", "cdc/control.py", "cdc/demo/*", "sinks/stream.py", "sinks/control.py"]
+_REDIS = [
+    "cdc/redis_link.py",
+    "cdc/transport.py",
+    "cdc/publisher.py",
+    "cdc/control.py",
+    "cdc/demo/*",
+    "sinks/redis_link.py",
+    "sinks/transport.py",
+    "sinks/stream.py",
+    "sinks/control.py",
+]
 
 # Client library: the only files that may import it.
 ALLOWED_IMPORTS = {

@@ -11,6 +11,7 @@ from sinks.errors import (
     Fault,
     Refusal,
     SinkError,
+    TargetReadOnly,
     TargetUnreachable,
     sort_sqlstate,
     target_error,
@@ -47,6 +48,32 @@ def test_a_refused_login_is_not_a_server_that_is_away() -> None:
     away = target_error(None, "connection failed: Connection refused")
     assert (type(refused), type(away)) == (AccessDenied, TargetUnreachable)
     assert away.exit_code == EXIT_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "text"),
+    [
+        ("25006", "cannot execute UPDATE in a read-only transaction"),
+        ("0A000", "cannot set transaction read-write mode during recovery"),
+    ],
+)
+def test_a_standby_is_waited_for(sqlstate: str, text: str) -> None:
+    error = target_error(sqlstate, text)
+    assert (type(error), error.retryable, error.exit_code) == (TargetReadOnly, True, EXIT_UNREACHABLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('pg_hba.conf rejects connection for host "::1"', "pg_hba.conf admit"),
+        ('database "x" does not exist', "Create it"),
+        ('role "x" is not permitted to log in', "LOGIN"),
+    ],
+)
+def test_a_refused_login_is_told_with_what_mends_it(text: str, remedy: str) -> None:
+    error = target_error(None, f"connection failed: FATAL:  {text}")
+    assert (type(error), str(error)) == (AccessDenied, f"FATAL: {text}")
+    assert remedy in error.remedy
 
 
 def test_a_data_error_says_where_and_never_what() -> None:

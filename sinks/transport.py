@@ -1,0 +1,81 @@
+"""Redis as a sink uses it: connecting, and redis-py's exceptions turned into ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import redis
+
+from sinks.errors import (
+    KeyForeign,
+    SinkError,
+    TransportNotTrusted,
+    TransportRefused,
+    TransportUnreachable,
+)
+from sinks.redis_link import client
+from transforms.address import Address, is_untrusted, tls_mismatch
+
+TIMEOUT_SECONDS = 4.0
+"""For connecting and for a reply: a worker that is told to end must not wait longer."""
+_TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS", "OOM")
+_OWN_KEY = ("set", "xadd")
+"""Commands that write: a sink's user may run them on one key each."""
+
+
+def connect(address: Address) -> redis.Redis:
+    """A client for the transport; it connects when it is first used. Raises what `redis_link.client` raises."""
+    made = client(address, connect_timeout_seconds=TIMEOUT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
+    made.set_response_callback("XRANGE", lambda reply, **_: reply)  # a dict an entry would cost more than all else
+    return made
+
+
+@contextlib.contextmanager
+def translated_errors(key: str) -> Iterator[None]:
+    """Turn redis-py's exceptions into ours. `key`: what is read or written meanwhile."""
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise TransportRefused(f"Redis refuses: {error}") from error
+    except redis.exceptions.InvalidResponse as error:  # whose text is what the server sent
+        raise TransportUnreachable("what answers at transport.url is not Redis") from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        if (mismatch := tls_mismatch(str(error))) is not None:
+            raise TransportNotTrusted(mismatch[0], remedy=mismatch[1]) from error
+        if is_untrusted(str(error)):
+            raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
+        raise TransportUnreachable(f"Redis does not answer: {error}") from error
+    except redis.ResponseError as error:
+        raise _refusal(error, key) from error
+
+
+def _refusal(error: redis.ResponseError, key: str) -> SinkError:
+    text = re.sub(r"^Command # \d+ \(.*?\) of pipeline caused error: ", "", str(error), flags=re.DOTALL)
+    if text == "EXEC without MULTI":  # the refusal of MULTI itself is not handed on
+        text = "this user has no permissions to run the 'multi' command"
+    if text.startswith("WRONGTYPE"):
+        return KeyForeign(
+            f"{key} holds something that statecast did not put there",
+            remedy="Find out what else writes to this Redis. Give the pipeline another name or another database there,"
+            f" or, if nobody needs it: DEL {key}",
+        )
+    if isinstance(error, redis.exceptions.NoPermissionError) or "has no permissions" in text:
+        return TransportRefused(f"Redis refuses: {text}", remedy=_permission(text, key))
+    if text.split(" ", 1)[0] in _TRANSIENT:
+        return TransportUnreachable(f"Redis refuses: {text}")
+    return TransportRefused(f"Redis refuses: {text}")
+
+
+def _permission(text: str, key: str) -> str | None:
+    """The command that permits what this text says is not permitted."""
+    found = re.search(r"(?:User (\S+)|user) has no permissions to run the '([\w|]+)' command", text)
+    if found is not None:
+        user, command = found[1] or "USER", found[2]
+        rule = f"'(+{command} ~{key})'" if command in _OWN_KEY else f"+{command}"
+    elif "access a key" in text:
+        user, rule = "USER", f"'~{key.partition(':')[0]}:*'"
+    else:
+        return None
+    return f"Permit it to transport.url's user: ACL SETUSER {user} {rule}"
