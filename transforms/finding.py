@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 _MARGIN: Final = 9
-
-
 _COMMENT: Final = "-- "
 
 
@@ -16,8 +14,7 @@ def wrapped(text: str, width: int | None) -> str:
     """A message, each of its lines between words so that it fits into `width`; None: as it is."""
     if width is None:
         return text
-    lines = [textwrap.wrap(line, width, subsequent_indent="  ", **_AS_IT_IS) or [""] for line in text.splitlines()]
-    return "\n".join(part for line in lines for part in line)
+    return "\n".join(part for line in text.splitlines() for part in _wrapped(line, "  ", width) or [""])
 
 
 @dataclass(frozen=True, slots=True)
