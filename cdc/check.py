@@ -20,12 +20,16 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
         with closing(Source(config.source.address, config.application_name + "_check")) as source:
             findings += source_findings(source, config)
     except StatecastError as error:
-        findings.append(Finding("error", "source", str(error), error.remedy))
+        findings.append(_failure("source", error))
     try:
         with connect(config.transport.address) as client:
             facts = server_facts(client)
     except StatecastError as error:
-        findings.append(Finding("error", "transport", str(error), error.remedy))
+        findings.append(_failure("transport", error))
     else:
         findings += transport_findings(facts, config.transport)
     return findings
+
+
+def _failure(thing: str, error: StatecastError) -> Finding:
+    return Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)

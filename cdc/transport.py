@@ -10,7 +10,7 @@ from typing import Any, cast
 import redis
 
 from cdc.errors import TransportError, TransportFull, TransportNotTrusted, TransportRefused, TransportUnreachable
-from transforms.address import Address, is_untrusted
+from transforms.address import Address, is_untrusted, redis_refusal
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -35,15 +35,17 @@ class EntryTooLarge(TransportError):
 
 def connect(address: Address) -> redis.Redis:
     """A client for the transport; it connects when it is first used. Raises TransportRefused for a malformed URL."""
-    url, tls = address.reveal(), address.redis_tls()
+    url = address.reveal()
     try:
+        tls = address.redis_tls()
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         return redis.Redis.from_url(
             url, socket_timeout=30, socket_connect_timeout=10, retry=None, **cast(Any, keepalive | tls)
         )
     except ValueError:  # its message repeats parts of the URL
         raise TransportRefused(
-            "transport.url is not a Redis URL", remedy="Write it as redis://user:password@host:port/database."
+            "transport.url is not a Redis URL",
+            remedy="Write it as redis://user:password@host:port/database, user and password percent-encoded.",
         ) from None
 
 
@@ -53,7 +55,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
+        raise TransportRefused(f"Redis refuses: {redis_refusal(str(error))}") from error
     except redis.exceptions.OutOfMemoryError as error:
         raise TransportFull(f"Redis is out of memory: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:

@@ -124,7 +124,9 @@ class Database:
         try:
             given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
         except psycopg.Error:  # its text would quote the DSN
-            raise ConfigurationError(["sinks: the dsn is neither a libpq URI nor a keyword string"]) from None
+            raise ConfigurationError(
+                ["sinks: the dsn is neither a libpq URI (user and password percent-encoded) nor a keyword string"]
+            ) from None
         environment = {each.keyword.decode(): each.val.decode() for each in pq.Conninfo.get_defaults() if each.val}
         tls = self._address.postgres_tls(environment | given, ssl.get_default_verify_paths().cafile or "system")
         defaults = {

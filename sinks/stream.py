@@ -22,7 +22,7 @@ from sinks.errors import (
     TransportRefused,
     TransportUnreachable,
 )
-from transforms.address import Address, is_untrusted
+from transforms.address import Address, is_untrusted, redis_refusal
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -40,8 +40,9 @@ _TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "B
 
 def connect(address: Address) -> redis.Redis:
     """A client for the transport; it connects when it is first used."""
-    url, tls = address.reveal(), address.redis_tls()
+    url = address.reveal()
     try:
+        tls = address.redis_tls()
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}  # a socket of TCP alone has it
         client = redis.Redis.from_url(
             url, socket_timeout=4, socket_connect_timeout=4, retry=None, **cast(Any, keepalive | tls)
@@ -58,7 +59,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
+        raise TransportRefused(f"Redis refuses: {redis_refusal(str(error))}") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         if is_untrusted(str(error)):
             raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error

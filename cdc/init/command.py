@@ -18,7 +18,7 @@ from cdc.init.report import report, unfit_lines
 from cdc.init.starter_file import starter_file
 from cdc.init.survey import Survey
 from cdc.source.publication import find_publication
-from transforms.address import Address, NotEncrypted
+from transforms.address import Address, AddressMisread, NotEncrypted
 from transforms.secret import Secret
 
 _OLDEST_VERSION = 150000
@@ -99,5 +99,7 @@ def _told_for_init() -> Iterator[None]:
     except (NotEncrypted, SourceNotTrusted) as error:
         told = str(error).removeprefix("source: ")
         raise type(error)(f"--source: {told}", remedy=_TLS_REMEDY) from error
+    except AddressMisread as error:
+        raise AddressMisread(f"--source: {str(error).removeprefix('source: ')}") from error
     except SourceRefused as error:
         raise SourceRefused(str(error).replace("source.dsn", "--source"), remedy=error.remedy) from error

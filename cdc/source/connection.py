@@ -33,7 +33,7 @@ SETTINGS = {
 def session_conninfo(address: Address, application_name: str) -> str:
     """The conninfo of a connection to the source, with the session settings pinned.
 
-    Raises SourceRefused, NotEncrypted, SecretUnreadable.
+    Raises SourceRefused, NotEncrypted, AddressMisread, SecretUnreadable.
     """
     dsn = address.reveal()
     parameters = _parameters(dsn)
@@ -59,12 +59,9 @@ def _parameters(dsn: str) -> dict[str, str]:
     except psycopg.ProgrammingError:  # its message repeats parts of the DSN
         raise SourceRefused(
             "source.dsn is not a libpq connection string",
-            remedy="Write it as a URI (postgresql://user:password@host/database) or as keywords (host=... dbname=...).",
+            remedy="Write it as a URI (postgresql://user:password@host/database, user and password percent-encoded) or"
+            " as keywords (host=... dbname=...).",
         ) from None
-    if "@" in str(given.get("host") or ""):  # from there the password would get into every message of libpq
-        raise SourceRefused(
-            "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
-        )
     found = {name: value.decode() for name, value in defaults.items() if value}
     return found | {name: str(value) for name, value in given.items() if value is not None}
 
