@@ -79,7 +79,8 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_
         raise NothingToMap("\n".join(["no table can be mapped as it is", *lines]))
     access = access_sql(role, publication, plan.events, server, find_publication(survey, publication))
     return Proposal(
-        starter_file(plan, server, access, allow_plaintext=allow_plaintext), report(plan, role, server, access, file)
+        starter_file(plan, server, access, allow_plaintext=allow_plaintext),
+        report(plan, role, server, survey.place(), access, file),
     )
 
 
