@@ -14,7 +14,7 @@ from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.slot import find_slot
 from cdc.source.tables import describe_tables
-from cdc.wording import size
+from cdc.wording import counted, size
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
@@ -103,7 +103,7 @@ def _events(source: Source, config: ReaderConfig, mappings: list[EventMapping]) 
             yield Finding("error", thing, str(error), error.remedy)
             continue
         mappings.append(mapping)
-        what = f"{len(mapping.columns)} columns of {event.table}, key ({', '.join(mapping.key)})"
+        what = f"{counted(len(mapping.columns), 'column')} of {event.table}, key ({', '.join(mapping.key)})"
         yield Finding("ok", thing, f"{what}; its owner must not {_must_not(mapping)}")
         unlisted = [column.name for column in mapping.table.columns if column.name not in mapping.names]
         if unlisted and event.columns != ALL_COLUMNS:
@@ -181,7 +181,7 @@ def _publication(
                 f"ALTER PUBLICATION {name} DROP TABLE ONLY {table}; ALTER PUBLICATION {name} ADD TABLE ONLY {table};",
             )  # fmt: skip
     if publication.complete and all(publication.tables.get(table) for table in wanted):
-        yield Finding("ok", thing, f"publishes whole rows of {len(wanted)} tables")
+        yield Finding("ok", thing, f"publishes whole rows of {counted(len(wanted), 'table')}")
 
 
 def _slot(source: Source, config: ReaderConfig, facts: SourceFacts) -> Iterator[Finding]:

@@ -197,7 +197,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
                     statements.append(f"-- {reason}")
                 else:
                     statements += [mend for _, mend in examination.misfits]
-        return [f"{statement};" for statement in statements]
+        return [f"{statement};" for statement in dict.fromkeys(statements)]  # tables may share a schema to be made
     finally:
         database.close()
         control.close()
