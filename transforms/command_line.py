@@ -147,10 +147,15 @@ def stop_on_signals(stop: threading.Event, *, late_exit_code: int | None = EXIT_
         log.warning("not everything answered within %.1f s: ending without it", STOP_SECONDS)
         os._exit(late_exit_code or EXIT_DONE)
 
+    told = False
+
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal told
+        if told or stop.is_set():
             os._exit(EXIT_INTERRUPTED)
-        stop.set()
+        told = True
+        # In a thread of its own: what was interrupted here may be in stop.wait(), with the lock that set() takes.
+        threading.Thread(target=stop.set, name="stop", daemon=True).start()
         if late_exit_code is not None:
             timer = threading.Timer(STOP_SECONDS, give_up)
             timer.daemon = True

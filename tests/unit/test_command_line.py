@@ -116,3 +116,16 @@ def test_the_last_line_tells_whether_one_may_go_on(
 ) -> None:
     assert print_findings(findings, as_json=False) == 0
     assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_signal_in_the_midst_of_waiting_for_it_is_heard() -> None:
+    program = """
+import os, signal, threading
+from transforms.command_line import stop_on_signals
+stop = threading.Event()
+stop_on_signals(stop, late_exit_code=None)
+with stop._cond:  # as stop.wait() holds it for a moment
+    os.kill(os.getpid(), signal.SIGTERM)
+assert stop.wait(20)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
