@@ -45,7 +45,10 @@ class SourceBusy(SourceError):
 class AccessDenied(SourceError):
     """The source knows us but refuses: password, role or privilege."""
 
-    remedy = "Correct the role's password or privileges; `cdc check` prints the SQL that grants what is missing."
+    remedy = (
+        "Correct the role's password (percent-encoded in a URL) or its privileges; `cdc check` prints the SQL that"
+        " grants what is missing."
+    )
 
 
 class SourceNotTrusted(SourceError):
@@ -86,7 +89,10 @@ class TransportUnreachable(TransportError):
 
     retryable = True
     exit_code = EXIT_UNREACHABLE
-    remedy = "Start Redis or correct transport.url; work goes on by itself once it answers."
+    remedy = (
+        "Start Redis or correct transport.url (rediss:// only where Redis speaks TLS);"
+        " work goes on by itself once it answers."
+    )
 
 
 class TransportFull(TransportError):
@@ -108,7 +114,10 @@ class TransportNotTrusted(TransportError):
 class TransportRefused(TransportError):
     """Redis refuses a command for a reason that will not pass by itself."""
 
-    remedy = "Correct transport.url or the ACL of its user, then start again."
+    remedy = (
+        "Correct transport.url (redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST for the default user) or the ACL"
+        " of its user, then start again."
+    )
 
 
 def source_error(sqlstate: str | None, message: str) -> SourceError:

@@ -18,6 +18,7 @@ from cdc.diagnosis import is_alive
 from cdc.wording import ago, size
 
 PAUSE_SECONDS = 1.0
+_FEW = 8
 _STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
@@ -44,7 +45,7 @@ def view(status: Mapping[str, Any]) -> RenderableType:
     table.add_column(overflow="fold")
     last = ""
     for name, text in _lines(status):
-        table.add_row(Text(name if name != last else "", style="bold"), text)
+        table.add_row(Text(name if name != last else "", style="bold"), Text(text))
         last = name
     return Group(*parts, Padding(table, (1, 0, 0, 0)))
 
@@ -77,9 +78,11 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not status["transport"]["reachable"]:
         return
     yield from (("reader", line) for line in _reader(status["reader"], status["at"]))
-    for run in status["snapshots"]:
+    for run in _worth_a_line(status["snapshots"]):
         only = f" for {run['to']}" if run["to"] else ""
         yield "snapshot", f"{run['event']}{only}: {run['state']}, {run['rows']:,} rows, {run['share']:.0%}"
+    if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
+        yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
     for stream in status["streams"]:
         yield (
             "stream",
@@ -87,8 +90,15 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
         if stream["held_by"]:
             yield "stream", f"  not read to its end by {', '.join(stream['held_by'])}"
+    if not status["sinks"]:
+        yield "sink", "none has run yet"
     for sink in status["sinks"]:
         yield from (("sink", line) for line in _sink(sink, status["at"]))
+
+
+def _worth_a_line(runs: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Those that are not done; all, where they are few."""
+    return runs if len(runs) <= _FEW else [run for run in runs if run["state"] != "done"]
 
 
 def _source(source: Mapping[str, Any]) -> Iterator[str]:
@@ -125,7 +135,10 @@ def _reader(reader: Mapping[str, Any] | None, now: float) -> Iterator[str]:
 def _sink(sink: Mapping[str, Any], now: float) -> Iterator[str]:
     dead = f", {sink['dead']:,} parked" if sink.get("dead") else ""
     yield f"{sink['name']}: {_state(sink, now)}{dead}"
-    yield f"  applied to {sink.get('applied_lsn') or 'nothing yet'}{_behind(sink)}"
+    if sink.get("applied_lsn"):
+        yield f"  applied to {sink['applied_lsn']}{_behind(sink)}"
+    else:
+        yield f"  {sink.get('rows', 0):,} rows written; it has not reached the end of its streams yet"
 
 
 def _behind(part: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import redis
 
 from cdc.errors import TransportError, TransportFull, TransportNotTrusted, TransportRefused, TransportUnreachable
 from cdc.redis_link import client
-from transforms.address import Address, is_untrusted, tls_mismatch
+from transforms.address import Address, is_untrusted, redis_refusal, tls_mismatch
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 from transforms.redis_server import is_too_old
@@ -50,7 +50,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
+        raise TransportRefused(f"Redis refuses: {redis_refusal(str(error))}") from error
     except redis.exceptions.OutOfMemoryError as error:
         raise TransportFull(f"Redis is out of memory: {error}") from error
     except redis.exceptions.InvalidResponse as error:  # whose text is what the server sent

@@ -27,3 +27,8 @@ def ago(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 table`, `2 tables`."""
+    return f"1 {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -187,7 +187,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
                     statements.append(f"-- {reason}")
                 else:
                     statements += map(_complete, (mend for _, mend in examination.misfits))
-        return statements
+        return list(dict.fromkeys(statements))  # tables may share a schema that is to be made
     finally:
         database.close()
         control.close()

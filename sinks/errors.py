@@ -130,7 +130,10 @@ class TransportUnreachable(SinkError):
 
     retryable = True
     exit_code = EXIT_UNREACHABLE
-    remedy = "Start Redis or correct transport.url; the worker goes on by itself once it answers."
+    remedy = (
+        "Start Redis or correct transport.url (rediss:// only where Redis speaks TLS);"
+        " the worker goes on by itself once it answers."
+    )
 
 
 class TransportNotTrusted(SinkError):
@@ -145,7 +148,10 @@ class TransportNotTrusted(SinkError):
 class TransportRefused(SinkError):
     """Redis refuses a command for a reason that will not pass by itself."""
 
-    remedy = "Correct transport.url or the ACL of its user, then start the worker again."
+    remedy = (
+        "Correct transport.url (redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST for the default user) or the ACL"
+        " of its user, then start the worker again."
+    )
 
 
 class KeyForeign(SinkError):

@@ -134,6 +134,7 @@ def _wanted_types(database: Database, document: SchemaDocument, found: Examinati
             types[column.name] = ("text[]", 1009) if column.base_type.endswith("[]") else ("text", 25)
             found.warnings.append(
                 f"column {column.name} becomes {types[column.name][0]}: the target has no type {column.base_type}"
+                " (made there before the table is, it would be used)"
             )
     return types
 
@@ -145,14 +146,14 @@ def _schema_exists(database: Database, table: TableName) -> bool:
 def _create(
     table: TableName, document: SchemaDocument, types: Mapping[str, tuple[str, int]], *, schema_exists: bool
 ) -> list[Statement]:
-    lines = [part("    {} {}", identifier(name), verbatim(types[name][0])) for name in document.names]
+    lines = [part("{} {}", identifier(name), verbatim(types[name][0])) for name in document.names]
     key = listed([identifier(name) for name in document.key])
     create = compose(
-        "CREATE TABLE {} (\n{}\n,    PRIMARY KEY ({})\n)",
+        "CREATE TABLE {} (\n    {}\n  , PRIMARY KEY ({})\n)",
         identifier(table),
-        listed(lines, "\n,"),
-        key,  # own lines: a
-    )  # comment in a type's name ends with its line
+        listed(lines, "\n  , "),  # a line each: a comment in a type's name ends with its line
+        key,
+    )
     return ([] if schema_exists else [compose("CREATE SCHEMA {}", identifier(table.schema))]) + [create]
 
 

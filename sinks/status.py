@@ -29,6 +29,8 @@ class SinkStatus:
     at_end: bool = False
     """Nothing is left to apply."""
     dead: int = 0
+    rows: int = 0
+    """Written since the process began."""
     streams: Mapping[str, Position] = field(default_factory=dict)
 
     def enter(self, state: str, reason: str | None = None, remedy: str | None = None) -> bool:
@@ -65,6 +67,7 @@ class SinkStatus:
             "lag_bytes": lag_bytes,
             "lag_seconds": lag_seconds,
             "dead": self.dead,
+            "rows": self.rows,
             "alive_at": time.time(),
             "streams": {stream: str(position) for stream, position in self.streams.items()},
         }

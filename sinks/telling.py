@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 from sinks.control import Control
+from sinks.counters import Counters
+from sinks.progress import FillingLog
 from sinks.session import Session
 from sinks.status import SinkStatus
 from sinks.stream import StreamReader
@@ -17,8 +19,10 @@ TELL_SECONDS = 1.0
 class Teller:
     """Writes a sink's status. All methods raise SinkError."""
 
-    def __init__(self, status: SinkStatus) -> None:
+    def __init__(self, status: SinkStatus, counters: Counters) -> None:
         self._status = status
+        self._counters = counters
+        self._filling = FillingLog()
         self._told_at = 0.0
         self._moved: dict[str, Position] = {}
         """Stream -> where its consumer group was left."""
@@ -44,10 +48,12 @@ class Teller:
         known = [lsn for lsn in applied if lsn is not None]
         status.applied_lsn = min(known) if len(known) == len(applied) else None
         status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
+        status.rows = self._counters.rows.total()
         status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
         if status.state != "stopped":
-            runs = any(replica.run is not None for replica in session.replicas.values())
+            runs = [label for label, replica in session.replicas.items() if replica.run is not None]
             status.enter("snapshotting" if runs else "streaming")
+            self._filling.observe(runs, status.rows, time.monotonic())
         for stream, position in status.streams.items():
             if self._moved.get(stream) != position:
                 reader.move_group(stream, position)

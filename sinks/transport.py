@@ -16,7 +16,7 @@ from sinks.errors import (
     TransportUnreachable,
 )
 from sinks.redis_link import client
-from transforms.address import Address, is_untrusted, tls_mismatch
+from transforms.address import Address, is_untrusted, redis_refusal, tls_mismatch
 
 TIMEOUT_SECONDS = 4.0
 """For connecting and for a reply: a worker that is told to end must not wait longer."""
@@ -38,7 +38,7 @@ def translated_errors(key: str) -> Iterator[None]:
     try:
         yield
     except redis.AuthenticationError as error:
-        raise TransportRefused(f"Redis refuses: {error}") from error
+        raise TransportRefused(f"Redis refuses: {redis_refusal(str(error))}") from error
     except redis.exceptions.InvalidResponse as error:  # whose text is what the server sent
         raise TransportUnreachable("what answers at transport.url is not Redis") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:

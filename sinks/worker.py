@@ -81,7 +81,7 @@ class Worker:
         self.status = SinkStatus(sink)
         self.counters = Counters()
         self.pulse = Pulse()
-        self._teller = Teller(self.status)
+        self._teller = Teller(self.status, self.counters)
         self._renewed_at = 0.0
 
     def run(self) -> int:

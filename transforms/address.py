@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from transforms.errors import StatecastError
+from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.secret import Secret
 
 _VERIFIED: Final = "verify-full"
@@ -39,6 +39,16 @@ class NotEncrypted(StatecastError):
     remedy = "Ask for TLS that checks the server's certificate, or set allow_plaintext = true in the section."
 
 
+class AddressMisread(StatecastError):
+    """A URL whose password ends early, so that the rest of it would be taken for a server's or a database's name."""
+
+    exit_code = EXIT_USAGE
+    remedy = (
+        "Percent-encode user and password in the URL: @ is %40, / is %2F, : is %3A, # is %23, ? is %3F, and % itself"
+        " is %25."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A DSN or URL, with the section of the configuration that it stands in."""
@@ -49,8 +59,11 @@ class Address:
     allow_plaintext: bool = False
 
     def reveal(self) -> str:
-        """The DSN or URL itself. Raises SecretUnreadable."""
-        return self.secret.reveal()
+        """The DSN or URL itself. Raises SecretUnreadable, AddressMisread."""
+        text = self.secret.reveal()
+        if _is_misread(text):
+            raise AddressMisread(f"{self.section}: user or password holds a character that ends it early in a URL")
+        return text
 
     def postgres_tls(self, parameters: Mapping[str, str], authorities: str) -> dict[str, str]:
         """The libpq parameters to add to those of the DSN, libpq's defaults included. Raises NotEncrypted.
@@ -86,6 +99,20 @@ class Address:
                 f" of your own), or set allow_plaintext = true in [{self.section}].",
             )
         return {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+
+
+def _is_misread(url: str) -> bool:
+    """Whether an @ is left where host, port and database stand: clients would quote that part in their messages."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):  # libpq ends user and password at the first @, and at a / before it
+        end = re.search("[@/]", rest)
+        rest = rest[end.end() :] if end and end[0] == "@" else rest
+    elif scheme in ("redis", "rediss"):  # urllib ends them at the last @ before the first / ? or #
+        rest = re.sub("^[^/?#]*", "", rest)
+    else:
+        return False
+    place, _, options = rest.partition("?")
+    return "@" in place or "@" in options.partition("=")[0]
 
 
 def is_untrusted(text: str) -> bool:
@@ -126,6 +153,13 @@ def postgres_mistake(parameters: Mapping[str, str]) -> str | None:
     if not re.fullmatch(r"[0-9]*(,[0-9]*)*", parameters.get("port", "")):
         return f"the port is not a number ({_ESCAPES})"
     return None
+
+
+def redis_refusal(text: str) -> str:
+    """What Redis says to one it does not let in, in plain words: without a password it speaks of its protocol."""
+    if "HELLO must be called" in text or "Authentication required" in text:
+        return "it wants a password, and transport.url names none"
+    return text
 
 
 def is_local(host: str) -> bool:

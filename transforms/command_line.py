@@ -113,18 +113,19 @@ def _tune_interpreter() -> None:
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
-    """Print what `check` found; returns its exit code."""
+    """Print what `check` found, the worst last, where it is seen; returns its exit code."""
     counts = {verdict: sum(each.verdict == verdict for each in findings) for verdict in ("error", "warning")}
     if as_json:
         print(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:
         terminal = sys.stdout.isatty()
-        for finding in findings:
+        for finding in sorted(findings, key=lambda finding: ("ok", "warning", "error").index(finding.verdict)):
             first, *rest = finding.lines(shutil.get_terminal_size().columns if terminal else None)
             verdict = f"\x1b[{_COLOURS[finding.verdict]}m{finding.verdict}\x1b[0m" if terminal else finding.verdict
             print("\n".join([verdict + first.removeprefix(finding.verdict), *rest]))
         told = [f"{count} {verdict}{'s' if count > 1 else ''}" for verdict, count in counts.items() if count]
-        print(", ".join(told) or "everything is ready")
+        stands = "" if counts["error"] or not told else ": nothing stands in the way"
+        print((", ".join(told) or "everything is ready") + stands)
     return EXIT_DIFFERENCE if counts["error"] else EXIT_DONE
 
 
@@ -147,10 +148,15 @@ def stop_on_signals(stop: threading.Event, *, late_exit_code: int | None = EXIT_
         log.warning("not everything answered within %.1f s: ending without it", STOP_SECONDS)
         os._exit(late_exit_code or EXIT_DONE)
 
+    told = False
+
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal told
+        if told or stop.is_set():
             os._exit(EXIT_INTERRUPTED)
-        stop.set()
+        told = True
+        # In a thread of its own: what was interrupted here may be in stop.wait(), with the lock that set() takes.
+        threading.Thread(target=stop.set, name="stop", daemon=True).start()
         if late_exit_code is not None:
             timer = threading.Timer(STOP_SECONDS, give_up)
             timer.daemon = True

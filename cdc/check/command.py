@@ -9,23 +9,32 @@ from cdc.check.transport import transport_findings
 from cdc.config import ReaderConfig
 from cdc.source.connection import Source
 from cdc.transport import connect, server_facts
-from transforms.errors import StatecastError
+from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.finding import Finding
 
 
 def run_checks(config: ReaderConfig) -> list[Finding]:
-    """Test everything that can be tested; what stands behind a failed connection is left out."""
+    """Test everything that can be tested; what stands behind a failed connection is left out.
+
+    Raises ConfigurationError and AddressMisread.
+    """
     findings: list[Finding] = []
     try:
         with closing(Source(config.source.address, config.application_name + "_check")) as source:
             findings += source_findings(source, config)
     except StatecastError as error:
-        findings.append(Finding("error", "source", str(error), error.remedy))
+        findings.append(_failure("source", error))
     try:
         with connect(config.transport.address) as client:
             facts = server_facts(client)
     except StatecastError as error:
-        findings.append(Finding("error", "transport", str(error), error.remedy))
+        findings.append(_failure("transport", error))
     else:
         findings += transport_findings(facts, config.transport)
     return findings
+
+
+def _failure(thing: str, error: StatecastError) -> Finding:
+    if error.exit_code == EXIT_USAGE:  # a mistake of the configuration, as if it had been found on reading it
+        raise error
+    return Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)

@@ -20,7 +20,7 @@ from cdc.source.connection import Source
 from cdc.source.publication import PUBLISHED, Publication
 from cdc.source.slot import Slot
 from cdc.source.tables import describe_tables
-from cdc.wording import size
+from cdc.wording import counted, size
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
 
@@ -60,10 +60,10 @@ def publication_findings(
             )  # fmt: skip
     yield from _children(source, config, mappings)
     if publication.complete and all(publication.tables.get(table) for table in wanted):
-        tables = "1 table" if len(wanted) == 1 else f"{len(wanted)} tables"
         both = {"publication": config.publication, "slot": config.source.slot}
         is_older = any(is_known_to_be for (is_known_to_be,) in source.query(_IS_OLDER, both))
-        yield Finding("ok", thing, f"publishes whole rows of {tables}{', and is older than the slot' * is_older}")
+        what = f"publishes whole rows of {counted(len(wanted), 'table')}"
+        yield Finding("ok", thing, what + ", and is older than the slot" * is_older)
 
 
 def unfit_findings(name: str, publication: Publication, wanted: Sequence[TableName]) -> Iterator[Finding]:

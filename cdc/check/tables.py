@@ -12,7 +12,7 @@ from cdc.catalog import EventMapping, map_event
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
 from cdc.source.connection import Source
 from cdc.source.tables import describe_tables
-from cdc.wording import size
+from cdc.wording import counted, size
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
@@ -46,8 +46,7 @@ def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMap
 
 def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Iterator[Finding]:
     thing = f"event {event.label}"
-    columns = "1 column" if len(mapping.columns) == 1 else f"{len(mapping.columns)} columns"
-    what = f"{columns} of {event.table}, key ({', '.join(mapping.key)})"
+    what = f"{counted(len(mapping.columns), 'column')} of {event.table}, key ({', '.join(mapping.key)})"
     yield Finding("ok", thing, f"{what}; its owner must not {_must_not(mapping)}")
     unlisted = [column.name for column in mapping.table.columns if column.name not in mapping.names]
     if unlisted and event.columns != ALL_COLUMNS:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdc.errors import AccessDenied, SourceBusy, SourceNotTrusted, SourceRefused, SourceUnreachable
+from cdc.errors import AccessDenied, SourceBusy, SourceNotTrusted, SourceUnreachable
 from cdc.init.access import access_sql
 from cdc.init.errors import NoDsn, NothingThere, NothingToMap
 from cdc.init.event_names import pipeline_name
@@ -21,7 +21,8 @@ from cdc.server.providers import SUPABASE
 from cdc.server.readiness import room_findings, server_findings
 from cdc.source.publication import find_publication
 from cdc.source.slot import find_slot
-from transforms.address import Address, NotEncrypted
+from transforms.address import Address, AddressMisread, NotEncrypted
+from transforms.config import ConfigurationError
 from transforms.secret import Secret
 
 _APPLICATION_NAME = "statecast_init"
@@ -83,7 +84,7 @@ def _proposal(survey: Survey, globs: Sequence[str], file: Path | None, *, allow_
     findings = [*server_findings(server, f"statecast_{pipeline}"), *room_findings(server, slot)]
     return Proposal(
         starter_file(plan, server, access, allow_plaintext=allow_plaintext),
-        report(plan, role, server, findings, access, file),
+        report(plan, role, server, survey.place(), findings, access, file),
     )
 
 
@@ -103,5 +104,7 @@ def _told_for_init() -> Iterator[None]:
     except (NotEncrypted, SourceNotTrusted) as error:
         told = str(error).removeprefix("source: ")
         raise type(error)(f"--source: {told}", remedy=_TLS_REMEDY) from error
-    except SourceRefused as error:
-        raise SourceRefused(str(error).replace("source.dsn", "--source"), remedy=error.remedy) from error
+    except AddressMisread as error:
+        raise AddressMisread(f"--source: {str(error).removeprefix('source: ')}") from error
+    except ConfigurationError as error:
+        raise NoDsn(str(error).replace("source.dsn", "--source")) from error

@@ -17,7 +17,9 @@ class FileInTheWay(StatecastError):
     """The file that would be written is there already, or cannot be written."""
 
     exit_code = EXIT_USAGE
-    remedy = "Name another file with -o, or write to standard output with `-o -`."
+    remedy = (
+        "Name another file with -o and take over from it what is new here, or write to standard output with `-o -`."
+    )
 
 
 class NoSuchTable(StatecastError):

@@ -20,11 +20,18 @@ _NAMED: Final = 5
 
 
 def report(
-    plan: Plan, role: str, server: ServerFacts, findings: Sequence[Finding], access: str, file: Path | None
+    plan: Plan,
+    role: str,
+    server: ServerFacts,
+    place: str,
+    findings: Sequence[Finding],
+    access: str,
+    file: Path | None,
 ) -> str:
     """The text, in the order in which a person goes on; `file` is None where the file went to standard output.
 
-    `findings` are what was judged of the server, of which those that are well are not repeated.
+    `place`: the source's host and port as a URL has them. `findings`: what was judged of the server, of which those
+    that are well are not repeated.
     """
     blocks = [_summary(plan, file), *_cautions(plan, server), *_unfit(plan)]
     if changes := sorted((each for each in findings if each.verdict != "ok"), key=lambda each: each.verdict):
@@ -37,7 +44,8 @@ def report(
         "It owns nothing: for a table that is mapped later, `cdc run` says what the\n"
         "table's owner has to run."
     )
-    blocks.append("\n".join(_next_steps(role, server.database, file, changes=bool(changes))))
+    source = f"postgresql://{role}:PASSWORD@{place}/{quote(server.database, safe='')}"
+    blocks.append("\n".join(_next_steps(source, file, changes=bool(changes))))
     return "\n\n".join(blocks)
 
 
@@ -85,16 +93,22 @@ def _unfit(plan: Plan) -> Iterator[str]:
         yield "\n".join(["Cannot be mapped yet, with what mends it:", "", *lines])
 
 
-def _next_steps(role: str, database: str, file: Path | None, *, changes: bool) -> Iterator[str]:
+def _next_steps(source: str, file: Path | None, *, changes: bool) -> Iterator[str]:
     option = "" if file is None or file == Path("cdc.toml") else f" -c {shlex.quote(str(file))}"
     yield "Next:"
     yield ""
     yield "1. read the file, and take out what nobody needs, there and in the SQL above"
+    yield "   (`cdc init --table NAME --table 'SCHEMA.*'` begins with fewer tables)"
     yield "2. change the server and run the SQL above" if changes else "2. run the SQL above"
-    yield f"3. export SOURCE_DSN='postgresql://{role}:PASSWORD@HOST/{quote(database, safe='')}'"
-    yield "   export REDIS_URL='rediss://HOST:6379'"
+    yield f"3. export SOURCE_DSN='{source}'"
+    yield "   export REDIS_URL='rediss://:PASSWORD@HOST:6379'"
+    yield "   (redis:// for a Redis on this machine; in passwords write @ as %40, : as %3A,"
+    yield "   / as %2F, ? as %3F, # as %23 and % as %25)"
     yield f"4. cdc check{option}"
     yield f"5. cdc run{option}"
+    yield "6. beside each consuming service, with a section as the file's end shows it:"
+    yield f"   cdc-sink check billing{option}"
+    yield f"   cdc-sink run billing{option}"
 
 
 def _count(number: int, thing: str) -> str:

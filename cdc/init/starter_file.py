@@ -22,7 +22,7 @@ def starter_file(plan: Plan, server: ServerFacts, access: str, *, allow_plaintex
         blocks.append("\n".join(_unfit(plan.unfit, server)))
     if plan.skipped:
         blocks.append("\n".join(_skipped(plan.skipped)))
-    blocks += [_sink(plan.events[0]), "\n".join(_access(access))]
+    blocks += [_sink(plan.events), "\n".join(_access(access))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -89,7 +89,9 @@ def _amounts(size_bytes: int, rows: int, writes: int, server: ServerFacts) -> st
 
 
 def _unfit(tables: Iterable[Unfit], server: ServerFacts) -> Iterator[str]:
-    yield comment("Not mapped, with what mends it; run `cdc init` again afterwards.")
+    yield comment(
+        "Not mapped, with what mends it. Afterwards `cdc init -o new.toml` has them as events, to be taken over here."
+    )
     for unfit in tables:
         facts = unfit.facts
         amounts = _amounts(facts.size_bytes, unfit.estimated_rows, facts.writes, server)
@@ -108,17 +110,18 @@ def _skipped(groups: Iterable[Skipped]) -> Iterator[str]:
         yield comment(f"- {group.reason}: {', '.join(map(table_name, group.tables))}", hanging="  ")
 
 
-def _sink(planned: PlannedEvent) -> str:
-    name = planned.event.name
+def _sink(events: Iterable[PlannedEvent]) -> str:
+    about = "A consuming service needs the sections pipeline and transport, and one like this, with the events it uses:"
     lines = [
-        comment("A consuming service needs the sections pipeline and transport, and one like this:"),
+        comment(about),
         "#",
         "#     [sinks.billing]",
         '#     type = "postgres"',
         '#     dsn = "${BILLING_DSN}"',
         "#     [sinks.billing.tables]",
-        f"#     {name} = {toml_string(str(TableName('replica', name)))}",
     ]
+    names = [planned.event.name for planned in events]
+    lines += [f"#     {name} = {toml_string(str(TableName('replica', name)))}" for name in names]
     return "\n".join(lines)
 
 

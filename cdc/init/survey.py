@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 from psycopg.rows import dict_row
 
@@ -21,6 +22,7 @@ from transforms.names import TableName
 _TABLES = resources.files("cdc.init").joinpath("tables.sql").read_text()
 
 _LIMITS = "SET default_transaction_read_only = on; SET statement_timeout = '15s'; SET lock_timeout = '2s'"
+_USUAL_PORT: Final = 5432
 _DESCRIBED_AT_ONCE = 200
 """The catalog's query takes time with the square of the tables that it is asked for."""
 
@@ -37,6 +39,14 @@ class Survey(Source):
     def has_role(self, name: str) -> bool:
         """Whether the server has a role of this name."""
         return bool(self.query("SELECT FROM pg_roles WHERE rolname = %(name)s", {"name": name}))
+
+    def place(self) -> str:
+        """Host and port as a URL has them; `HOST` where a Unix socket leads there, which may be far from the reader."""
+        host, port = self.connection.info.host, self.connection.info.port
+        if not host or host.startswith(("/", "@")):
+            return "HOST"
+        name = f"[{host}]" if ":" in host else quote(host, safe="")
+        return name if port == _USUAL_PORT else f"{name}:{port}"
 
     def tables(self) -> list[TableFacts]:
         """Every table of the users' schemas; partitions are covered by their root."""

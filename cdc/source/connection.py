@@ -11,8 +11,9 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc.errors import SourceRefused, source_error
+from cdc.errors import source_error
 from transforms.address import Address, postgres_mistake
+from transforms.config import ConfigurationError
 
 SETTINGS = {
     "datestyle": "ISO",
@@ -33,7 +34,7 @@ SETTINGS = {
 def session_conninfo(address: Address, application_name: str) -> str:
     """The conninfo of a connection to the source, with the session settings pinned.
 
-    Raises SourceRefused, NotEncrypted, SecretUnreadable.
+    Raises ConfigurationError, NotEncrypted, AddressMisread, SecretUnreadable.
     """
     dsn = address.reveal()
     parameters = _parameters(dsn)
@@ -57,18 +58,13 @@ def _parameters(dsn: str) -> dict[str, str]:
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:  # its message repeats parts of the DSN
-        raise SourceRefused(
-            "source.dsn is not a libpq connection string",
-            remedy="Write it as a URI (postgresql://user:password@host/database) or as keywords (host=... dbname=...).",
+        raise ConfigurationError(
+            ["source.dsn: neither a libpq URI (user and password percent-encoded) nor a keyword string"]
         ) from None
-    if "@" in str(given.get("host") or ""):  # from there the password would get into every message of libpq
-        raise SourceRefused(
-            "source.dsn cannot be read: its password holds an @", remedy="Write @ as %40 in the password of a URI."
-        )
     found = {name: value.decode() for name, value in defaults.items() if value}
     found |= {name: str(value) for name, value in given.items() if value is not None}
     if (mistake := postgres_mistake(found)) is not None:
-        raise SourceRefused(f"source.dsn cannot be read: {mistake}", remedy="Correct source.dsn.")
+        raise ConfigurationError([f"source.dsn: {mistake}"])
     return found
 
 

@@ -266,6 +266,7 @@ def test_run_again_the_sql_has_only_what_is_missing(newcomer: Newcomer) -> None:
 
 def test_the_sink_in_the_comments_fills_a_replica(newcomer: Newcomer, target_dsn: str) -> None:
     newcomer.execute('CREATE TABLE "order" (id int PRIMARY KEY, v text); INSERT INTO "order" VALUES (1, \'x\')')
+    newcomer.execute("CREATE TABLE meta (id int PRIMARY KEY); INSERT INTO meta VALUES (2)")
     newcomer.cdc("init")
     newcomer.cdc("run", "--once")
     text = newcomer.file.read_text(encoding="utf-8")
@@ -276,9 +277,19 @@ def test_the_sink_in_the_comments_fills_a_replica(newcomer: Newcomer, target_dsn
     newcomer.run("sinks.cli", "run", "billing", "--once")
     with psycopg.connect(target_dsn) as connection:
         assert connection.execute('SELECT * FROM replica."order"').fetchall() == [(1, "x")]
+        assert connection.execute("SELECT * FROM replica.public_meta").fetchall() == [(2,)]
 
 
 # Where it is written
+
+
+def test_the_next_steps_lead_to_where_the_source_is(newcomer: Newcomer) -> None:
+    newcomer.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    told = newcomer.cdc("init").output
+    source = conninfo_to_dict(newcomer.source_dsn)
+    place, name = f"{source['host']}:{source['port']}", newcomer.pipeline
+    assert f"export SOURCE_DSN='postgresql://cdc_{name}_reader:PASSWORD@{place}/{source['dbname']}'" in told
+    assert "cdc-sink run billing" in told.partition("Next:")[2]
 
 
 def test_a_file_that_is_there_is_left_alone(newcomer: Newcomer) -> None:
@@ -286,7 +297,8 @@ def test_a_file_that_is_there_is_left_alone(newcomer: Newcomer) -> None:
     ended = newcomer.cdc("init", expect=2)
     assert ended.log == (
         "error: cdc.toml is there already, and is not overwritten\n"
-        "  remedy: Name another file with -o, or write to standard output with `-o -`.\n"
+        "  remedy: Name another file with -o and take over from it what is new here, or write to standard output with"
+        " `-o -`.\n"
     )
     assert newcomer.file.read_text() == "mine"
 
@@ -394,7 +406,7 @@ def test_what_was_allowed_for_the_survey_is_allowed_in_the_file(newcomer: Newcom
 
 @pytest.mark.parametrize("dsn", [f"postgresql://u:{PLANTED}@@h/db", f"postgresql://u:{PLANTED} x@h/db", f"{PLANTED} x"])
 def test_what_is_no_dsn_is_not_repeated(newcomer: Newcomer, dsn: str) -> None:
-    ended = newcomer.cdc("init", "--source", dsn, expect=3)
+    ended = newcomer.cdc("init", "--source", dsn, expect=2)
     assert "--source" in ended.log
     assert_no_password(newcomer, ended)
 

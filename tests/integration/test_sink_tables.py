@@ -175,6 +175,16 @@ def test_tables_prints_the_ddl_and_changes_nothing_until_it_is_told_to(pipeline:
     assert pipeline.requests() == [], "the stream is complete, so nothing is missing"
 
 
+def test_a_schema_that_tables_share_is_made_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.tables["order.v1"] = "replica.orders"
+    pipeline.describe(SchemaDocument("order", 1, "order", ("id",), CUSTOMER.columns))
+    config = pipeline.config_file(tmp_path)
+    printed = command(config, "tables")[1]
+    assert printed.count('CREATE SCHEMA "replica";') == 1
+    pipeline.execute(printed)
+    assert command(config, "tables")[1] == "-- nothing to do: the replica tables fit\n"
+
+
 def test_check_says_what_holds_and_what_mends_the_rest(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.tables["order.v1"] = "replica.orders"
     config = pipeline.config_file(tmp_path)

@@ -164,14 +164,14 @@ STEPS = {
         **CODE_2,
     ),
     "slash in a password": Step(
-        ("sinks.billing.dsn: the port is not a number", "%2F for /"),
-        "Correct the lines",
+        ("sinks.billing: user or password holds a character that ends it early",),
+        "/ is %2F",
         dsn_text=f"postgresql://cdc_billing:{PASSWORD}/x@{{host}}/postgres",
         **CODE_2,
     ),
     "at sign in a password": Step(
-        ("sinks.billing.dsn: the host holds an @", "%40 for @"),
-        "Correct the lines",
+        ("sinks.billing: user or password holds a character that ends it early",),
+        "@ is %40",
         dsn_text=f"postgresql://cdc_billing:x@{PASSWORD}@{{host}}/postgres",
         **CODE_2,
     ),

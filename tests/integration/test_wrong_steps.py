@@ -47,6 +47,8 @@ class Step:
     settings: Mapping[str, str] = field(default_factory=dict)
     redis: Mapping[str, str] = field(default_factory=dict)
     redis_password: str = ""
+    redis_user: str = f":{PASSWORD}@"
+    """What the URL has before the host, where there is a `redis_password`."""
     prepare: str = ""
     """SQL of the superuser; READER is the role that the reader has."""
     access: str = ""
@@ -99,6 +101,18 @@ STEPS = {
         ("pg_hba.conf rejects",), "Correct the role's password", access="host all reader 127.0.0.1/32 reject"
     ),
     "wrong Redis password": Step(("Redis refuses", "invalid username-password pair"), "ACL", redis_password="another"),
+    "no Redis password": Step(
+        ("Redis refuses: it wants a password, and transport.url names none",),
+        "redis://:PASSWORD@HOST",
+        redis_password="another",
+        redis_user="",
+    ),
+    "password that ends early": Step(
+        ("source: user or password holds a character that ends it early in a URL",),
+        "Percent-encode user and password",
+        code=2,
+        environment={"SOURCE_DSN": f"postgresql://reader:p@{PASSWORD}/x@127.0.0.1:1/postgres"},
+    ),
     "wal_level": Step(
         ("wal_level: replica, must be logical",), "SET wal_level = 'logical'", settings={"wal_level": "replica"}
     ),
@@ -184,7 +198,7 @@ def wrong(step: Step, directory: Path) -> Iterator[tuple[Pipeline, PostgresServe
         if step.redis_password:
             with redis.Redis.from_url(url) as client:
                 client.config_set("requirepass", step.redis_password)
-            url = url.replace("//", f"//:{PASSWORD}@")
+            url = url.replace("//", f"//{step.redis_user}")
         pipeline = Pipeline("shop", dsn, url, directory, EVENTS, {"TARGET_DSN": server.dsn(), **step.environment})
         before, after = step.configuration
         text = pipeline.path.read_text()

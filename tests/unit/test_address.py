@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transforms.address import Address, NotEncrypted, is_local, postgres_mistake
+from transforms.address import Address, AddressMisread, NotEncrypted, is_local, postgres_mistake
 from transforms.redis_server import is_too_old
 from transforms.secret import Secret
 
@@ -121,3 +121,43 @@ def test_a_password_that_has_got_into_host_or_port_is_told_without_it(parameters
     mistake = postgres_mistake(parameters) or ""
     assert mistake.startswith(reason)
     assert "hunter2" not in mistake
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:p@hunter2-planted@db/shop",
+        "postgres://me:p/hunter2-planted@db/shop",
+        "postgresql://me:p@hunter2/planted:5#1@db/shop?sslmode=verify-full",
+        "postgresql://me:p@hunter2?planted@db/shop",
+        "postgresql://me:cGE/hunter2=planted==@db/shop",
+        "redis://:p@hunter2/planted@cache:6379",
+        "rediss://:p#hunter2-planted@cache",
+        "redis://u:p?hunter2-planted@cache/0",
+    ],
+)
+def test_a_password_that_would_end_early_is_refused_and_not_told(url: str) -> None:
+    with pytest.raises(AddressMisread, match=r"^sinks\.billing: ") as refusal:
+        at(url, section="sinks.billing").reveal()
+    told = str(refusal.value) + refusal.value.remedy
+    assert "@ is %40" in told
+    assert "hunter2" not in told
+    assert "planted" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:p%40ss%2Fw%3Ard%231@db/shop",
+        "postgresql://me:pw#1?2@db/shop",  # libpq looks for @ and / only
+        "postgresql://db/shop?user=me@tenant&password=p@ss",
+        "postgresql:///shop?host=@abstract",
+        "postgresql://",
+        "host=db password=p@ss/w@rd",
+        "redis://:p@ss@cache:6379/0",  # urllib takes the last @
+        "rediss://me:p%2Fss@cache?ssl_ca_certs=/etc/a@b.pem",
+        "unix://:pw@/run/redis.sock",
+    ],
+)
+def test_a_url_that_clients_read_as_it_is_meant_is_taken(url: str) -> None:
+    assert at(url).reveal() == url

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from transforms.command_line import Command, common_options, run_command
+from transforms.command_line import Command, common_options, print_findings, run_command
 from transforms.errors import ValueNotEncodable
+from transforms.finding import Finding
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +109,39 @@ def test_whoever_reads_our_output_may_leave_early(style: str) -> None:
         talking.stdout.close()
         assert talking.stderr.read() == b""
         assert talking.wait(30) == 0
+
+
+OK, WARNING, ERROR = (
+    Finding("ok", "a", "fits"),
+    Finding("warning", "b", "is old"),
+    Finding("error", "c", "is gone", "Mend"),
+)
+
+
+def test_what_is_wrong_comes_last_where_it_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_findings([ERROR, WARNING, OK], as_json=False) == 1
+    lines = ["ok       a: fits", "warning  b: is old", "error    c: is gone", "         Mend", "1 error, 1 warning"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("findings", "last"), [([OK], "everything is ready"), ([WARNING, OK], "1 warning: nothing stands in the way")]
+)
+def test_the_last_line_tells_whether_one_may_go_on(
+    findings: list[Finding], last: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert print_findings(findings, as_json=False) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_signal_in_the_midst_of_waiting_for_it_is_heard() -> None:
+    program = """
+import os, signal, threading
+from transforms.command_line import stop_on_signals
+stop = threading.Event()
+stop_on_signals(stop, late_exit_code=None)
+with stop._cond:  # as stop.wait() holds it for a moment
+    os.kill(os.getpid(), signal.SIGTERM)
+assert stop.wait(20)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

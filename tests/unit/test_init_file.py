@@ -70,7 +70,7 @@ def test_any_identifiers_make_a_file_that_loads(tmp_path_factory: pytest.TempPat
 @settings(deadline=None)
 @given(any_tables())
 def test_nothing_that_a_terminal_acts_on_is_printed_or_written(proposal: Plan) -> None:
-    text = report(proposal, "cdc_shop_reader", server(), [], access(proposal), Path("cdc.toml"))
+    text = report(proposal, "cdc_shop_reader", server(), "db", [], access(proposal), Path("cdc.toml"))
     text += starter_file(proposal, server(), access(proposal))
     assert all(letter == "\n" or letter.isprintable() for letter in text)
 

@@ -68,6 +68,30 @@ def test_when_all_is_well_the_first_line_says_so() -> None:
     assert text.count("up to date") == 2
 
 
+def test_names_are_shown_as_they_are() -> None:
+    text = told(status() | {"streams": [STREAM | {"key": f"shop:{name}"} for name in ("dog", "link", "star")]})
+    assert [name for name in ("dog", "link", "star") if f"shop:{name}: 5,002 entries" in text] == [
+        "dog",
+        "link",
+        "star",
+    ]
+
+
+def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -> None:
+    runs = [RUN | {"event": f"event_{number}.v1"} for number in range(40)]
+    runs[7] |= {"state": "running", "rows": 10, "share": 0.5}
+    text = told(status() | {"snapshots": runs})
+    assert "event_7.v1: running, 10 rows, 50%" in text
+    assert "39 events: done, 195,000 rows" in text
+    assert "event_8" not in text
+
+
+def test_a_sink_that_is_not_there_yet_or_still_fills_its_replicas_is_told() -> None:
+    assert "none has run yet" in told(status() | {"sinks": []})
+    text = told(status(sink={"state": "snapshotting", "applied_lsn": None, "lag_bytes": None, "rows": 340_000}))
+    assert "340,000 rows written; it has not reached the end of its streams yet" in text
+
+
 @pytest.mark.parametrize(
     ("change", "severity", "part", "what"),
     [
