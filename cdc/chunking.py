@@ -68,49 +68,34 @@ class _Touched:
 
 
 class Window:
-    """Transactions that were delivered, from delivery until a snapshot sees them; one chunk at a time.
+    """One chunk between its marks: what may have been delivered before the low one, and what was delivered since."""
 
-    Those in progress at connect count as delivered before any mark until they are seen or delivered, for an earlier
-    connection may have delivered them. Snapshots given to `seen` must be older than the one a chunk is read with.
-    """
+    __slots__ = ("_before", "_current", "_during", "_possibly_before")
 
-    def __init__(self, at_connect: Snapshot) -> None:
-        self._newest = at_connect
-        self._possibly_delivered = set(at_connect.in_progress)
-        self._before: set[int] = set()  # as the log has them, 32 bits wide
-        self._during: dict[int, _Touched | None] = {}
-        """None: it has touched no row of the watched event."""
+    def __init__(self, before: frozenset[int], possibly_before: frozenset[int]) -> None:
+        """Transactions that no snapshot had seen yet: those delivered, 32 bits wide, and those that may have been."""
+        self._before = before
+        self._possibly_before = set(possibly_before)
         self._current = 0
-        self.event: str | None = None
-        """The event whose chunk is between its marks: `touched` wants the keys of its rows."""
+        self._during: dict[int, _Touched | None] = {}
+        """None: it has touched no row of the chunk's event."""
 
-    @property
-    def waits_for(self) -> int:
-        """How many transactions no snapshot has seen yet."""
-        return len(self._possibly_delivered) + len(self._before) + len(self._during)
-
-    def delivered(self, xid: int) -> None:
-        """A transaction with rows of mapped tables was delivered; `xid` is the log's."""
+    def delivered(self, xid: int, wide: int | None) -> None:
+        """A transaction came after the low mark; `wide` is its whole id where an earlier connection may have had it."""
         self._current = xid
-        if self._possibly_delivered:
-            self._possibly_delivered.discard(self._newest.widen(xid))
-        if self.event is None:
-            self._before.add(xid)
-        else:
-            self._during.setdefault(xid, None)
+        self._during.setdefault(xid, None)
+        if wide is not None:
+            self._possibly_before.discard(wide)
 
-    def touched(self, key: bytes, *, whole: bool = True) -> None:
-        """The transaction delivered last changed this row of the watched event.
-
-        A change that was not published as a whole row does not stand in for the chunk's row.
-        """
+    def touched(self, key: bytes, *, whole: bool) -> None:
+        """The transaction delivered last changed this row of the chunk's event."""
         touched = self._touched()
         touched.keys.add(key)
         if not whole:
             touched.incomplete.add(key)
 
     def touched_all(self) -> None:
-        """The transaction delivered last truncated the watched event's table."""
+        """The transaction delivered last truncated the table of the chunk's event."""
         self._touched().all_keys = True
 
     def _touched(self) -> _Touched:
@@ -119,36 +104,86 @@ class Window:
             touched = self._during[self._current] = _Touched()
         return touched
 
-    def open(self, event: str) -> None:
-        """The low mark of a chunk of `event` was delivered."""
-        self.event = event
-        self._before |= self._during.keys()
-        self._during = {}
-
-    def close(self, snapshot: Snapshot) -> Verdict:
-        """The high mark of the chunk that was read with `snapshot` was delivered: judge it."""
-        self.event = None
-        unseen = {xid for xid in self._possibly_delivered if not snapshot.sees(xid)}
+    def judge(self, snapshot: Snapshot) -> Verdict:
+        """What may be published of the chunk that was read with `snapshot`."""
+        unseen = {xid for xid in self._possibly_before if not snapshot.sees(xid)}
         unseen |= {wide for wide in map(snapshot.widen, self._before) if not snapshot.sees(wide)}
         dropped: set[bytes] = set()
         incomplete: set[bytes] = set()
         dropped_all = False
         for xid, touched in self._during.items():
-            wide = snapshot.widen(xid)
-            if touched is None or snapshot.sees(wide):
+            if touched is None or snapshot.sees(snapshot.widen(xid)):
                 continue
             dropped |= touched.keys
             incomplete |= touched.incomplete
             dropped_all |= touched.all_keys
-        self._before |= self._during.keys()
-        self._during = {}
-        self.seen(snapshot)
         return Verdict(tuple(sorted(unseen)), frozenset(dropped), dropped_all, frozenset(incomplete))
 
+
+class Deliveries:
+    """Transactions from their delivery until a snapshot sees them, and the chunks that are between their marks.
+
+    Those in progress at connect count as delivered until they are seen or delivered, for an earlier connection may have
+    delivered them.
+    """
+
+    def __init__(self, at_connect: Snapshot) -> None:
+        self._newest = at_connect
+        self._possibly_delivered = set(at_connect.in_progress)
+        self._unseen: set[int] = set()  # as the log has them, 32 bits wide
+        self._windows: list[Window] = []
+        self.watched: dict[str, tuple[Window, ...]] = {}
+        """Event -> the windows of its chunks: `touched` wants the keys of its rows."""
+
+    @property
+    def waits_for(self) -> int:
+        """How many transactions no snapshot has seen yet."""
+        return len(self._possibly_delivered) + len(self._unseen)
+
+    def delivered(self, xid: int) -> None:
+        """A transaction with rows of mapped tables was delivered; `xid` is the log's."""
+        self._unseen.add(xid)
+        wide = None
+        if self._possibly_delivered:
+            wide = self._newest.widen(xid)
+            self._possibly_delivered.discard(wide)
+        for window in self._windows:
+            window.delivered(xid, wide)
+
+    def touched(self, event: str, key: bytes, *, whole: bool = True) -> None:
+        """The transaction delivered last changed this row.
+
+        A change that was not published as a whole row does not stand in for a chunk's row.
+        """
+        for window in self.watched.get(event, ()):
+            window.touched(key, whole=whole)
+
+    def touched_all(self, event: str) -> None:
+        """The transaction delivered last truncated the event's table."""
+        for window in self.watched.get(event, ()):
+            window.touched_all()
+
+    def open(self, event: str) -> Window:
+        """The low mark of a chunk was delivered."""
+        window = Window(frozenset(self._unseen), frozenset(self._possibly_delivered))
+        self._windows.append(window)
+        self.watched[event] = (*self.watched.get(event, ()), window)
+        return window
+
+    def close(self, event: str, window: Window, snapshot: Snapshot) -> Verdict:
+        """The high mark of the chunk that was read with `snapshot` was delivered: judge it."""
+        self._windows.remove(window)
+        others = tuple(other for other in self.watched.pop(event) if other is not window)
+        if others:
+            self.watched[event] = others
+        self.seen(snapshot)
+        return window.judge(snapshot)
+
     def seen(self, snapshot: Snapshot) -> None:
-        """Forget what a snapshot sees. Ignored between the marks, where the chunk's own snapshot may be older."""
-        if self.event is not None:
-            return
+        """Forget what a snapshot sees: so does every snapshot that is taken from now on.
+
+        A window keeps what it began with, for its chunk may have been read before this snapshot was taken.
+        """
         self._newest = snapshot
         self._possibly_delivered = {xid for xid in self._possibly_delivered if not snapshot.sees(xid)}
-        self._before = {xid for xid in self._before if not snapshot.sees(snapshot.widen(xid))}
+        self._unseen = {xid for xid in self._unseen if not snapshot.sees(snapshot.widen(xid))}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
-from cdc.chunking import Window
+from cdc.chunking import Deliveries
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
@@ -40,7 +40,7 @@ class Translator:
     """Turns frames of one connection into batches.
 
     `resolve` gives the routes of a relation when the log announces it; `on_full` takes a batch out of `builder` when
-    that is full; `window` learns of every delivered transaction. `marks` holds what to do when one of our own logical
+    that is full; `deliveries` learns of every delivered transaction. `marks` holds what to do when one of our own logical
     messages (`prefix`) comes back, by its token: such a message without an entry here was emitted by an earlier
     connection, which has lost the rows for it, so it is ignored.
     """
@@ -48,13 +48,13 @@ class Translator:
     def __init__(
         self,
         builder: BatchBuilder,
-        window: Window,
+        deliveries: Deliveries,
         prefix: str,
         resolve: Callable[[RelationMessage], Sequence[Route]],
         on_full: Callable[[], None],
     ) -> None:
         self.builder = builder
-        self.window = window
+        self.deliveries = deliveries
         self.marks: dict[str, Callable[[], None]] = {}
         self.rereads = RereadQueue()
         self.in_transaction = False
@@ -144,7 +144,7 @@ class Translator:
             raise MalformedMessage("a change of a relation that was not announced")
         if not self._noted and routes:
             self._noted = True
-            self.window.delivered(self._xid)
+            self.deliveries.delivered(self._xid)
         return routes
 
     def _count_message(self) -> None:
@@ -172,8 +172,8 @@ class Translator:
             if len(encoded) > 2 or not route.is_plain:
                 self._upsert(route, encoded, old_key)
                 continue
-            if self.window.event is not None:
-                self._touch(route, key)
+            if self.deliveries.watched:
+                self.deliveries.touched(route.event, key)
             if len(routes) == 1 and old_key is None:  # the message's only entry
                 entry_id = b"%b%d000000" % (self._id_prefix, self._n)
             else:
@@ -208,7 +208,7 @@ class Translator:
             if encoded.partial:
                 if route.unchanged_toast == "halt":
                     raise UnchangedValues(encoded.partial)
-                self._touch(route, key, whole=False)
+                self.deliveries.touched(route.event, key, whole=False)
                 if (old_key is not None and old_key != key) or self.rereads.holds(route.event, key):
                     self.read_again(route.event, {key})
                     return
@@ -216,11 +216,11 @@ class Translator:
             if encoded.quoted:
                 words += (b"quoted", wire.compact_json(encoded.quoted))
         words += route.suffix
-        self._touch(route, key)
+        self.deliveries.touched(route.event, key)
         self._add(route.stream, words)
 
     def _publish_delete(self, route: Route, key: bytes) -> None:
-        self._touch(route, key)
+        self.deliveries.touched(route.event, key)
         entry_id = self._next_id(route.stream)
         item = route.delete % (len(entry_id), entry_id, len(key), key)
         if self.builder.add(route.stream, item, append.DELETE_WORDS):
@@ -234,15 +234,10 @@ class Translator:
                     raise TruncateHalts(f'the table of event {route.event} was truncated, and its truncate is "halt"')
                 if not self._noted:
                     self._noted = True
-                    self.window.delivered(self._xid)
-                if self.window.event == route.event:
-                    self.window.touched_all()
+                    self.deliveries.delivered(self._xid)
+                self.deliveries.touched_all(route.event)
                 if route.truncate == "apply":
                     self._add(route.stream, wire.truncate_words(route.label, self.commit_time, self._tx))
-
-    def _touch(self, route: Route, key: bytes, *, whole: bool = True) -> None:
-        if self.window.event == route.event:
-            self.window.touched(key, whole=whole)
 
     def _next_id(self, stream: str) -> bytes:
         """The id of the next entry that the message in hand gives in a stream."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.chunking import Snapshot, Verdict, Window
+from cdc.chunking import Deliveries, Snapshot, Verdict, Window
 
 NOTHING = Verdict((), frozenset(), False, frozenset())
 EVENT = "customer.v1"
@@ -16,67 +16,82 @@ def snapshot(xmax: int, *in_progress: int) -> Snapshot:
     return Snapshot(min([xmax, *in_progress]), xmax, frozenset(in_progress))
 
 
-def window(at_connect: Snapshot | None = None) -> Window:
-    return Window(snapshot(100) if at_connect is None else at_connect)
+class Chunks:
+    """Deliveries, and the one chunk that most cases need."""
 
+    def __init__(self, at_connect: Snapshot | None = None) -> None:
+        self.deliveries = Deliveries(snapshot(100) if at_connect is None else at_connect)
+        self.delivered = self.deliveries.delivered
+        self.seen = self.deliveries.seen
+        self.window: Window
 
-def touch(window: Window, xid: int, *keys: bytes, whole: bool = True) -> None:
-    window.delivered(xid)
-    for key in keys:
-        window.touched(key, whole=whole)
+    def open(self) -> None:
+        self.window = self.deliveries.open(EVENT)
+
+    def close(self, seen: Snapshot) -> Verdict:
+        return self.deliveries.close(EVENT, self.window, seen)
+
+    def touch(self, xid: int, *keys: bytes, whole: bool = True) -> None:
+        self.delivered(xid)
+        for key in keys:
+            self.deliveries.touched(EVENT, key, whole=whole)
+
+    def truncate(self, xid: int) -> None:
+        self.delivered(xid)
+        self.deliveries.touched_all(EVENT)
 
 
 # Before the low mark
 
 
 def test_a_chunk_that_nothing_meets_is_published_whole() -> None:
-    quiet = window()
-    quiet.open(EVENT)
+    quiet = Chunks()
+    quiet.open()
     verdict = quiet.close(snapshot(100))
     assert verdict == NOTHING
     assert verdict.keeps(b"1")
 
 
 def test_a_transaction_delivered_before_the_low_mark_and_seen_lets_the_chunk_pass() -> None:
-    early = window()
+    early = Chunks()
     early.delivered(100)
-    early.open(EVENT)
+    early.open()
     assert early.close(snapshot(101)) == NOTHING
 
 
 @pytest.mark.parametrize("unseeing", [snapshot(100), snapshot(101, 100), snapshot(105, 100, 103)])
 def test_a_transaction_delivered_before_the_low_mark_and_unseen_discards_the_chunk(unseeing: Snapshot) -> None:
-    early = window()
+    early = Chunks()
     early.delivered(100)
-    early.open(EVENT)
+    early.open()
     assert early.close(unseeing).unseen == (100,)
 
 
 def test_the_chunk_after_a_discarded_one_is_published_once_the_transaction_is_seen() -> None:
-    early = window()
+    early = Chunks()
     early.delivered(100)
-    early.open(EVENT)
+    early.open()
     early.close(snapshot(101, 100))
-    early.open(EVENT)
+    early.open()
     assert early.close(snapshot(101)) == NOTHING
 
 
 def test_a_transaction_in_progress_at_connect_and_still_unseen_discards_the_chunk() -> None:
-    reconnected = window(snapshot(100, 90))
-    reconnected.open(EVENT)
+    reconnected = Chunks(snapshot(100, 90))
+    reconnected.open()
     assert reconnected.close(snapshot(101, 90)).unseen == (90,)
 
 
 def test_a_transaction_in_progress_at_connect_that_is_seen_lets_the_chunk_pass() -> None:
-    reconnected = window(snapshot(100, 90))
-    reconnected.open(EVENT)
+    reconnected = Chunks(snapshot(100, 90))
+    reconnected.open()
     assert reconnected.close(snapshot(101)) == NOTHING
 
 
 def test_a_transaction_in_progress_at_connect_and_delivered_between_the_marks_only_takes_its_keys_out() -> None:
-    reconnected = window(snapshot(100, 90))
-    reconnected.open(EVENT)
-    touch(reconnected, 90, b"1")
+    reconnected = Chunks(snapshot(100, 90))
+    reconnected.open()
+    reconnected.touch(90, b"1")
     assert reconnected.close(snapshot(101, 90)) == Verdict((), frozenset({b"1"}), False, frozenset())
 
 
@@ -84,115 +99,130 @@ def test_a_transaction_in_progress_at_connect_and_delivered_between_the_marks_on
 
 
 def test_a_transaction_delivered_between_the_marks_and_unseen_takes_its_keys_out_of_the_chunk() -> None:
-    busy = window()
-    busy.open(EVENT)
-    touch(busy, 100, b"1", b"2")
-    touch(busy, 101, b"3")
+    busy = Chunks()
+    busy.open()
+    busy.touch(100, b"1", b"2")
+    busy.touch(101, b"3")
     verdict = busy.close(snapshot(101, 100))
     assert verdict == Verdict((), frozenset({b"1", b"2", b"3"}), False, frozenset())
     assert [verdict.keeps(key) for key in (b"1", b"3", b"4")] == [False, False, True]
 
 
 def test_a_transaction_delivered_between_the_marks_and_seen_leaves_its_rows_in_the_chunk() -> None:
-    busy = window()
-    busy.open(EVENT)
-    touch(busy, 100, b"1")
+    busy = Chunks()
+    busy.open()
+    busy.touch(100, b"1")
     assert busy.close(snapshot(101)) == NOTHING
 
 
 def test_a_transaction_delivered_between_the_marks_and_unseen_discards_the_next_chunk() -> None:
-    busy = window()
-    busy.open(EVENT)
-    touch(busy, 100, b"1")
+    busy = Chunks()
+    busy.open()
+    busy.touch(100, b"1")
     busy.close(snapshot(101, 100))
-    busy.open(EVENT)
+    busy.open()
     assert busy.close(snapshot(102, 100)).unseen == (100,)
 
 
-def test_a_transaction_after_a_low_mark_whose_chunk_was_given_up_counts_as_before_the_next_one() -> None:
-    busy = window()
-    busy.open(EVENT)
-    touch(busy, 100, b"1")
-    busy.open(EVENT)
-    assert busy.close(snapshot(101, 100)).unseen == (100,)
-
-
 def test_a_truncate_between_the_marks_and_unseen_takes_every_row_out_of_the_chunk() -> None:
-    emptied = window()
-    emptied.open(EVENT)
-    emptied.delivered(100)
-    emptied.touched_all()
+    emptied = Chunks()
+    emptied.open()
+    emptied.truncate(100)
     assert not emptied.close(snapshot(101, 100)).keeps(b"1")
 
 
 def test_a_truncate_between_the_marks_and_seen_leaves_the_rows_that_came_after_it() -> None:
-    emptied = window()
-    emptied.open(EVENT)
-    emptied.delivered(100)
-    emptied.touched_all()
+    emptied = Chunks()
+    emptied.open()
+    emptied.truncate(100)
     assert emptied.close(snapshot(101)).keeps(b"1")
 
 
 def test_a_key_whose_own_event_was_no_whole_row_must_be_read_again() -> None:
-    partial = window()
-    partial.open(EVENT)
-    touch(partial, 100, b"1", whole=False)
-    touch(partial, 101, b"2")
+    partial = Chunks()
+    partial.open()
+    partial.touch(100, b"1", whole=False)
+    partial.touch(101, b"2")
     assert partial.close(snapshot(102, 100, 101)).incomplete == {b"1"}
 
 
 def test_a_partial_event_that_the_chunk_has_seen_needs_nothing_more() -> None:
-    partial = window()
-    partial.open(EVENT)
-    touch(partial, 100, b"1", whole=False)
+    partial = Chunks()
+    partial.open()
+    partial.touch(100, b"1", whole=False)
     assert partial.close(snapshot(101)) == NOTHING
 
 
 def test_the_same_transaction_id_delivered_again_keeps_all_its_keys() -> None:
-    repeated = window()
-    repeated.open(EVENT)
-    touch(repeated, 100, b"1")
-    touch(repeated, 100, b"2")
+    repeated = Chunks()
+    repeated.open()
+    repeated.touch(100, b"1")
+    repeated.touch(100, b"2")
     assert repeated.close(snapshot(101, 100)).dropped == {b"1", b"2"}
 
 
 # What is remembered
 
 
-def test_the_event_is_watched_between_its_marks_only() -> None:
-    watched = window()
-    events = [watched.event]
-    watched.open(EVENT)
-    events.append(watched.event)
-    watched.close(snapshot(100))
-    assert [*events, watched.event] == [None, EVENT, None]
+def test_an_event_is_watched_between_the_marks_of_its_chunks_only() -> None:
+    deliveries = Deliveries(snapshot(100))
+    first, second, other = (deliveries.open(event) for event in (EVENT, EVENT, "order.v1"))
+    assert deliveries.watched == {EVENT: (first, second), "order.v1": (other,)}
+    deliveries.close(EVENT, first, snapshot(100))
+    deliveries.close("order.v1", other, snapshot(100))
+    assert deliveries.watched == {EVENT: (second,)}
+    deliveries.close(EVENT, second, snapshot(100))
+    assert deliveries.watched == {}
 
 
 def test_a_snapshot_has_seen_transactions_forgotten() -> None:
-    early = window(snapshot(100, 90))
+    early = Chunks(snapshot(100, 90))
     early.delivered(100)
     early.delivered(101)
-    assert early.waits_for == 3
+    assert early.deliveries.waits_for == 3
     early.seen(snapshot(102, 101))
-    assert early.waits_for == 1
+    assert early.deliveries.waits_for == 1
     early.seen(snapshot(102))
-    assert early.waits_for == 0
+    assert early.deliveries.waits_for == 0
 
 
-def test_a_snapshot_between_the_marks_is_ignored_for_it_may_be_newer_than_the_chunks() -> None:
-    early = window()
+def test_what_a_newer_snapshot_sees_still_discards_a_chunk_that_may_have_been_read_before() -> None:
+    early = Chunks()
     early.delivered(100)
-    early.open(EVENT)
+    early.open()
     early.seen(snapshot(102))
+    assert early.deliveries.waits_for == 0
     assert early.close(snapshot(101, 100)).unseen == (100,)
 
 
+def test_chunks_of_the_same_event_are_judged_each_from_its_own_low_mark() -> None:
+    deliveries = Deliveries(snapshot(100))
+    first = deliveries.open(EVENT)
+    deliveries.delivered(100)
+    deliveries.touched(EVENT, b"1")
+    second = deliveries.open(EVENT)
+    deliveries.delivered(101)
+    deliveries.touched(EVENT, b"2")
+    unseeing = snapshot(102, 100, 101)
+    assert deliveries.close(EVENT, second, unseeing) == Verdict((100,), frozenset({b"2"}), False, frozenset())
+    assert deliveries.close(EVENT, first, unseeing) == Verdict((), frozenset({b"1", b"2"}), False, frozenset())
+
+
+def test_a_change_of_another_event_takes_nothing_out_of_a_chunk() -> None:
+    busy = Chunks()
+    busy.open()
+    busy.delivered(100)
+    busy.deliveries.touched("order.v1", b"1")
+    busy.deliveries.touched_all("order.v1")
+    assert busy.close(snapshot(101, 100)) == NOTHING
+
+
 def test_the_chunks_own_snapshot_has_seen_transactions_forgotten() -> None:
-    early = window()
+    early = Chunks()
     early.delivered(100)
-    early.open(EVENT)
+    early.open()
     early.close(snapshot(101))
-    assert early.waits_for == 0
+    assert early.deliveries.waits_for == 0
 
 
 # Transaction ids
@@ -238,7 +268,7 @@ def test_every_id_within_two_thousand_million_is_widened_to_itself(xmax: int, di
 
 
 def test_a_transaction_from_before_the_wraparound_still_discards_the_chunk() -> None:
-    wrapped = window(snapshot((1 << 32) - 1))
+    wrapped = Chunks(snapshot((1 << 32) - 1))
     wrapped.delivered(0xFFFFFFFF)
-    wrapped.open(EVENT)
+    wrapped.open()
     assert wrapped.close(snapshot((1 << 32) + 5, 0xFFFFFFFF)).unseen == (0xFFFFFFFF,)

@@ -12,17 +12,18 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from cdc.chunking import Snapshot, Verdict, Window
-from tests.unit.visibility_model import KEYS, WRITERS, Do, Judge, Model, WentBack
+from cdc.chunking import Deliveries, Snapshot, Verdict, Window
+from tests.unit.visibility_model import CHUNKS, EVENT, KEYS, WRITERS, Do, Judge, Model, WentBack
 
 
 class Step(NamedTuple):
-    """What happens next; `writer`, `key` and `number` matter to some."""
+    """What happens next; the rest matters to some."""
 
     do: Do
     writer: int = 0
     key: bytes = KEYS[0]
     number: int = 1
+    chunk: int = 0
 
 
 def run(steps: list[Step], judge: Judge) -> Model:
@@ -34,8 +35,8 @@ def run(steps: list[Step], judge: Judge) -> Model:
         "see": lambda step: model.become_visible(step.writer),
         "deliver": lambda _: model.deliver(),
         "drain": lambda _: model.drain(),
-        "mark": lambda _: model.mark(),
-        "read": lambda _: model.read(),
+        "mark": lambda step: model.mark(step.chunk),
+        "read": lambda step: model.read(step.chunk),
         "note": lambda _: model.note_snapshot(),
         "reconnect": lambda step: model.reconnect(step.number),
     }
@@ -53,30 +54,36 @@ def is_wrong(steps: list[Step], judge: Judge) -> bool:
     return model.existing(model.replica) != model.existing(model.visible)
 
 
-def visibility_rule(window: Window, snapshot: Snapshot) -> Verdict:
-    return window.close(snapshot)
+def visibility_rule(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
+    return deliveries.close(EVENT, window, snapshot)
 
 
-def only_changed_between_the_marks(window: Window, snapshot: Snapshot) -> Verdict:
+def only_changed_between_the_marks(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
     """The weak rule: drop what changed between the marks, and look at nothing else."""
     during = [touched for touched in window._during.values() if touched is not None]
     changed = frozenset().union(*(touched.keys for touched in during))
     emptied = any(touched.all_keys for touched in during)
-    window.close(snapshot)
+    deliveries.close(EVENT, window, snapshot)
     return Verdict((), changed, emptied, frozenset())
 
 
-def without_discarding(window: Window, snapshot: Snapshot) -> Verdict:
-    return window.close(snapshot)._replace(unseen=())
+def without_discarding(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
+    return deliveries.close(EVENT, window, snapshot)._replace(unseen=())
 
 
-def without_dropping(window: Window, snapshot: Snapshot) -> Verdict:
-    return window.close(snapshot)._replace(dropped=frozenset(), dropped_all=False)
+def without_dropping(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
+    return deliveries.close(EVENT, window, snapshot)._replace(dropped=frozenset(), dropped_all=False)
 
 
-def without_those_in_progress_at_connect(window: Window, snapshot: Snapshot) -> Verdict:
-    window._possibly_delivered.clear()
-    return window.close(snapshot)
+def without_those_in_progress_at_connect(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
+    window._possibly_before.clear()
+    return deliveries.close(EVENT, window, snapshot)
+
+
+def with_what_newer_snapshots_see_forgotten(deliveries: Deliveries, window: Window, snapshot: Snapshot) -> Verdict:
+    """Forgets under a window, though its chunk may have been read before."""
+    window._before &= deliveries._unseen
+    return deliveries.close(EVENT, window, snapshot)
 
 
 often: list[Do] = ["write", "write", "log", "see", "drain", "mark", "read"]
@@ -88,6 +95,7 @@ histories = st.lists(
         st.integers(0, WRITERS - 1),
         st.sampled_from(KEYS),
         st.integers(0, 2),
+        st.integers(0, CHUNKS - 1),
     ),
     max_size=60,
 )
@@ -120,6 +128,13 @@ def test_a_stalled_commit_of_an_earlier_connection_holds_the_chunk_up_too() -> N
 def test_dropping_only_what_changed_between_the_marks_lets_a_row_go_back() -> None:
     with pytest.raises(WentBack):
         run([*LOGGED_BUT_NOT_VISIBLE, Step("mark"), Step("deliver")], only_changed_between_the_marks)
+
+
+def test_forgetting_what_a_snapshot_sees_that_is_newer_than_the_chunk_lets_a_row_go_back() -> None:
+    meanwhile_visible = [*LOGGED_BUT_NOT_VISIBLE, Step("see"), Step("note"), Step("mark"), Step("deliver")]
+    assert not is_wrong(meanwhile_visible, visibility_rule)
+    with pytest.raises(WentBack):
+        run(meanwhile_visible, with_what_newer_snapshots_see_forgotten)
 
 
 @pytest.mark.parametrize(

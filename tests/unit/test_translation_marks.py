@@ -107,31 +107,29 @@ def test_a_mark_in_a_stream_is_an_entry_without_a_row(log: Log) -> None:
     assert log.take() == ["customer 50-1000000 mark run-begin end"]
 
 
-# What the window learns
+# What is remembered for chunks
 
 
 def test_only_transactions_with_rows_of_mapped_tables_are_remembered(log: Log) -> None:
     log.feed(transaction(50, mark("x"), xid=5))
-    before = log.window.waits_for
+    before = log.deliveries.waits_for
     log.feed(transaction(60, insert(CUSTOMERS, b"1", None, None), insert(CUSTOMERS, b"2", None, None), xid=6))
     log.feed(transaction(70, truncate(CUSTOMERS), xid=7))
-    assert (before, log.window.waits_for) == (0, 2)
+    assert (before, log.deliveries.waits_for) == (0, 2)
 
 
 def test_both_keys_of_a_key_change_leave_the_chunk_of_their_event_and_no_other(log: Log) -> None:
-    unseen = log.window._newest
-    log.window.open(EVENT)
+    unseen = log.deliveries._newest
+    customers, orders = log.deliveries.open(EVENT), log.deliveries.open("order.v1")
     log.feed(transaction(60, update(CUSTOMERS, b"2", None, None, key=[b"1", None, None])))
-    assert log.window.close(unseen).dropped == {b'{"id":1}', b'{"id":2}'}
-    log.window.open("order.v1")
-    log.feed(transaction(70, insert(CUSTOMERS, b"3", None, None), xid=701))
-    assert log.window.close(unseen).dropped == frozenset()
+    assert log.deliveries.close(EVENT, customers, unseen).dropped == {b'{"id":1}', b'{"id":2}'}
+    assert log.deliveries.close("order.v1", orders, unseen).dropped == frozenset()
 
 
 def test_a_partial_row_leaves_its_chunk_and_must_be_read_again(log: Log) -> None:
-    log.window.open(EVENT)
+    window = log.deliveries.open(EVENT)
     log.feed(transaction(60, update(CUSTOMERS, b"1", b"Ada", UNCHANGED)))
-    assert log.window.close(log.window._newest).incomplete == {b'{"id":1}'}
+    assert log.deliveries.close(EVENT, window, log.deliveries._newest).incomplete == {b'{"id":1}'}
 
 
 # Rows that are read again

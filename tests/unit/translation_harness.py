@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cdc.batch import Batch, BatchBuilder, StreamBatch
-from cdc.chunking import Snapshot, Window
+from cdc.chunking import Deliveries, Snapshot
 from cdc.messages import RelationMessage
 from cdc.route import Route
 from cdc.translation import Translator
@@ -43,8 +43,8 @@ class Log:
         self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
         self.batches: list[Batch] = []
         self.builder = BatchBuilder(START, limit_count, 1 << 20)
-        self.window = Window(Snapshot(1, 1, frozenset()))
-        self.translator = Translator(self.builder, self.window, PREFIX, self._resolve, self._take)
+        self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
+        self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take)
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
         self.feed(map(builders.xlog_data, relations))
 

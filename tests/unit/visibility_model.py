@@ -1,8 +1,8 @@
 """A model of Postgres, of the reader's chunks and of a replica, for the visibility rule.
 
 A transaction locks the rows it writes until it is visible; its commit record enters the log some time before that.
-The reader delivers the log in order, reads chunks between marks and may reconnect. The replica applies what is
-published, in the order of the stream.
+The reader delivers the log in order, reads chunks between marks, several of the same event at a time, and may reconnect.
+The replica applies what is published, in the order of the stream.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from cdc.chunking import Snapshot, Verdict, Window
+from cdc.chunking import Deliveries, Snapshot, Verdict, Window
 
 KEYS = (b"a", b"b", b"c")
 WRITERS = 3
+CHUNKS = 2
 EVENT = "row.v1"
 FIRST_XID = (1 << 32) - 4  # so that ids wrap around while the model runs
 
-Judge = Callable[[Window, Snapshot], Verdict]
+Judge = Callable[[Deliveries, Window, Snapshot], Verdict]
 Rows = dict[bytes, int]
 Do = Literal["write", "truncate", "log", "see", "deliver", "drain", "mark", "read", "note", "reconnect"]
 
@@ -38,6 +39,16 @@ class Transaction:
     logged: bool = False
 
 
+@dataclass
+class Chunk:
+    """One of the chunks that may be in hand at a time, each of all rows."""
+
+    stage: Literal["idle", "low sent", "low came", "read", "high sent"] = "idle"
+    window: Window | None = None
+    read: tuple[Snapshot, dict[bytes, Version]] | None = None
+    published: int = 0
+
+
 class WentBack(AssertionError):
     """A replica's row became older than it was."""
 
@@ -55,12 +66,10 @@ class Model:
     applied: int = 0
     version: int = 1
     next_xid: int = FIRST_XID
-    chunk: tuple[Snapshot, dict[bytes, Version]] | None = None
-    stage: Literal["idle", "low sent", "low came", "read", "high sent"] = "idle"
-    chunks: int = 0
+    chunks: list[Chunk] = field(default_factory=lambda: [Chunk() for _ in range(CHUNKS)])
 
     def __post_init__(self) -> None:
-        self.window = Window(self.snapshot())
+        self.deliveries = Deliveries(self.snapshot())
 
     # --- the source --------------------------------------------------------------------------------------------------
 
@@ -110,57 +119,55 @@ class Model:
         if not isinstance(entry, Transaction):
             entry()
             return
-        self.window.delivered(entry.xid & 0xFFFFFFFF)
-        if self.window.event == EVENT:
-            if entry.truncates:
-                self.window.touched_all()
-            for key in entry.rows:
-                self.window.touched(key)
+        self.deliveries.delivered(entry.xid & 0xFFFFFFFF)
+        if entry.truncates:
+            self.deliveries.touched_all(EVENT)
+        for key in entry.rows:
+            self.deliveries.touched(EVENT, key)
         if self.delivered > self.applied:  # else the stream has it already and refuses it
             self.applied = self.delivered
             for key, version in entry.rows.items():
                 self.apply(key, version)
 
-    def mark(self) -> None:
-        if self.stage == "idle":
-            self.stage = "low sent"
-            self.log.append(self._low_came)
-        elif self.stage == "read":
-            self.stage = "high sent"
-            self.log.append(self._high_came)
+    def mark(self, number: int) -> None:
+        chunk = self.chunks[number]
+        if chunk.stage == "idle":
+            chunk.stage = "low sent"
+            self.log.append(lambda: self._low_came(chunk))
+        elif chunk.stage == "read":
+            chunk.stage = "high sent"
+            self.log.append(lambda: self._high_came(chunk))
 
-    def _low_came(self) -> None:
-        if self.stage == "low sent":
-            self.stage = "low came"
-            self.window.open(EVENT)
+    def _low_came(self, chunk: Chunk) -> None:
+        chunk.stage = "low came"
+        chunk.window = self.deliveries.open(EVENT)
 
-    def read(self) -> None:
-        if self.stage == "low came":
-            self.stage = "read"
-            self.chunk = self.snapshot(), dict(self.visible)
+    def read(self, number: int) -> None:
+        chunk = self.chunks[number]
+        if chunk.stage == "low came":
+            chunk.stage = "read"
+            chunk.read = self.snapshot(), dict(self.visible)
 
-    def _high_came(self) -> None:
-        if self.stage != "high sent" or self.chunk is None:
-            return  # of an earlier connection
-        snapshot, rows = self.chunk
-        verdict = self.judge(self.window, snapshot)
-        self.stage = "idle"
+    def _high_came(self, chunk: Chunk) -> None:
+        assert chunk.window is not None and chunk.read is not None
+        snapshot, rows = chunk.read
+        verdict = self.judge(self.deliveries, chunk.window, snapshot)
+        chunk.stage = "idle"
         if not verdict.unseen:
-            self.chunks += 1
+            chunk.published += 1
             for key, version in rows.items():
                 if version.exists and verdict.keeps(key):
                     self.apply(key, version)
 
     def note_snapshot(self) -> None:
-        if self.stage == "idle":
-            self.window.seen(self.snapshot())
+        self.deliveries.seen(self.snapshot())
 
     def reconnect(self, resent: int) -> None:
-        self.window = Window(self.snapshot())
+        self.deliveries = Deliveries(self.snapshot())
         self.delivered = max(0, self.delivered - resent)
         # Marks of the earlier connection are in the log still, but their rows are lost.
         self.log = [entry if isinstance(entry, Transaction) else _ignored for entry in self.log]
-        self.stage = "idle"
+        self.chunks = [Chunk() for _ in range(CHUNKS)]
 
     def apply(self, key: bytes, version: Version) -> None:
         if key in self.replica and version.number < self.replica[key].number:
@@ -170,16 +177,17 @@ class Model:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Everything becomes visible and is delivered, and the chunk is published."""
+        """Everything becomes visible and is delivered, and a chunk is published."""
         self.drain()
         for writer in range(WRITERS):
             self.commit(writer)
             self.become_visible(writer)
         self.drain()
-        while self.chunks == 0 or self.stage != "idle":
-            self.mark()
-            self.drain()
-            self.read()
+        for number, chunk in enumerate(self.chunks):
+            while chunk.published == 0 or chunk.stage != "idle":
+                self.mark(number)
+                self.drain()
+                self.read(number)
 
     def drain(self) -> None:
         while self.delivered < len(self.log):
