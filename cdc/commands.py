@@ -9,7 +9,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.errors import AccessDenied
 from cdc.replication import SlotHeld
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.source.connection import Source
 from cdc.source.publication import drop_publication
 from cdc.source.slot import drop_slot, find_slot

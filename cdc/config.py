@@ -68,6 +68,7 @@ class SourceConfig(Section):
     dsn: Secret = Field(description="a libpq URI or keyword string")
     slot: str = Field(pattern=f"^{SLOT_NAME.pattern}$", description=f"a name that matches {SLOT_NAME.pattern}")
     snapshot: Literal["initial", "never"] = Field(default="initial", description='"initial" or "never"')
+    snapshot_workers: int = Field(default=2, ge=1, le=16, description="a number from 1 to 16")
     allow_plaintext: bool = Field(default=False, description="true or false")
 
     @property

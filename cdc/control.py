@@ -12,7 +12,7 @@ from typing import Any, cast
 import redis
 
 from cdc.errors import TransportError
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN

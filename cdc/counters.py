@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from transforms.failures import Failures
 from transforms.histogram import Histogram
 from transforms.position import LSN

@@ -10,7 +10,7 @@ from cdc.errors import SourceError
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.route import Route
-from cdc.snapshot import Subject
+from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import column_types, describe_tables, table_oids

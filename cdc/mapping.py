@@ -10,7 +10,7 @@ from cdc.catalog import ColumnUnfit, EventMapping, KeyUnfit, Table, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.messages import RelationMessage
 from cdc.route import Route
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.transport import TransportState
 from transforms.column_type import ColumnType, RelationColumn
 from transforms.encoder import compile_encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from cdc.snapshot import SnapshotWorker
+from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
 from cdc.source.write_ahead_log import emit_message
 from cdc.translation import Translator

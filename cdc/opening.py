@@ -20,7 +20,6 @@ from cdc.batch import BatchBuilder
 from cdc.check.publication import order_findings
 from cdc.check.refusal import refuse_errors
 from cdc.check.transport import keeping_findings
-from cdc.chunking import Window
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.counters import Counters
@@ -35,7 +34,8 @@ from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld,
 from cdc.server.facts import describe_server
 from cdc.server.readiness import STANDBY, free_slots, role_finding, server_findings
 from cdc.session import Session
-from cdc.snapshot import SnapshotWorker
+from cdc.snapshot.visibility import Deliveries
+from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
 from cdc.source.publication import Publication, find_publication
 from cdc.source.slot import Slot, find_slot
@@ -208,13 +208,14 @@ class Opened:
         follower = Follower(self.shapes, config.publication, self.source, control, lambda: self.worker.wake())
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
-            Window(current_snapshot(self.source)),
+            Deliveries(current_snapshot(self.source)),
             prefix,
             follower.routes,
             self.session.submit_full,
         )
         self.worker = SnapshotWorker(
             self._source(),
+            lambda: Source(config.source.address, config.application_name),
             control,
             self.translator,
             follower.subjects,
@@ -222,6 +223,7 @@ class Opened:
             self.session.post,
             follower.verify,
             self.counters,
+            config.source.snapshot_workers,
         )
 
     def run(self, stop: threading.Event) -> None:

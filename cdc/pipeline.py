@@ -16,7 +16,7 @@ from cdc.control import Control
 from cdc.counters import Counters
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
@@ -47,7 +47,8 @@ class Figures:
     appended: int = 0
     delivered_at: float | None = None
     """When the transaction that was delivered last was committed, seconds since 1970 by the source's clock."""
-    run: Run | None = None
+    runs: tuple[Run, ...] = ()
+    """The snapshots in hand."""
     waiting_for: str | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -191,8 +192,8 @@ class Reader:
         return Figures(self._state, self._since, self._reason, self._remedy, time.time())
 
     def _observe_session(self, opened: Opened) -> None:
-        run = opened.worker.current
-        state = "snapshotting" if run else "streaming"
+        runs = tuple(opened.worker.runs)
+        state = "snapshotting" if runs else "streaming"
         if state != self._state:
             self._state, self._since = state, time.time()
         figures = Figures(
@@ -205,7 +206,7 @@ class Reader:
             str(opened.progress.confirmed),
             opened.publisher.appended,
             int(opened.translator.commit_time) / 1e6 or None,
-            run,
+            runs,
             opened.worker.waiting_for,
         )
         self.latest = figures

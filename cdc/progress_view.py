@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from cdc.pipeline import Figures
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,7 +31,7 @@ def progress_view(stream: TextIO) -> Iterator[Callable[[Figures], None]]:
 
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}")]
     with Progress(*columns, console=Console(file=stream), transient=True) as progress, _logs_above_the_bar():
-        yield _Bar(progress).observe
+        yield _Bars(progress).observe
 
 
 @contextmanager
@@ -46,19 +46,17 @@ def _logs_above_the_bar() -> Iterator[None]:
             handler.setStream(stream or sys.__stderr__)
 
 
-class _Rate:
-    """Rows a second and time left of the run in hand, since this process took it up."""
+class _Rates:
+    """Rows a second and time left of each run, since this process took it up."""
 
     def __init__(self) -> None:
-        self._run = ""
-        self._first_rows = 0
-        self._since = 0.0
+        self._began: dict[str, tuple[int, float]] = {}
+        """Run -> its rows and the time then."""
 
     def describe(self, run: Run) -> str:
         now = time.monotonic()
-        if run.id != self._run:
-            self._run, self._first_rows, self._since = run.id, run.rows, now
-        rate = (run.rows - self._first_rows) / max(now - self._since, 0.001)
+        rows, since = self._began.setdefault(run.id, (run.rows, now))
+        rate = (run.rows - rows) / max(now - since, 0.001)
         text = f"{run.rows:,} rows, {run.share:.0%}"
         if rate > 0:
             text += f", {rate:,.0f} rows/s"
@@ -69,35 +67,33 @@ class _Rate:
 
 class _Lines:
     def __init__(self) -> None:
-        self._rate = _Rate()
+        self._rates = _Rates()
         self._told_at = time.monotonic()
 
     def observe(self, figures: Figures) -> None:
-        if figures.run is None:
+        told = {run.event: self._rates.describe(run) for run in figures.runs}
+        if time.monotonic() - self._told_at < LINE_INTERVAL_SECONDS:
             return
-        text = self._rate.describe(figures.run)
-        if time.monotonic() - self._told_at >= LINE_INTERVAL_SECONDS:
-            self._told_at = time.monotonic()
-            waits = f" (waits for {figures.waiting_for})" if figures.waiting_for else ""
-            log.info("snapshot of %s: %s%s", figures.run.event, text, waits)
+        self._told_at = time.monotonic()
+        for event, text in told.items():
+            log.info("snapshot of %s: %s", event, text)
+        if figures.waiting_for:
+            log.info("snapshot waits for %s", figures.waiting_for)
 
 
-class _Bar:
+class _Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._rate = _Rate()
-        self._task: TaskID | None = None
-        self._run = ""
+        self._rates = _Rates()
+        self._tasks: dict[str, TaskID] = {}
+        """Of each run."""
 
     def observe(self, figures: Figures) -> None:
-        run = figures.run
-        if run is None or run.id != self._run:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task, self._run = None, ""
-        if run is not None:
-            if self._task is None:
-                self._task = self._progress.add_task(f"snapshot of {run.event}", total=1.0, figures="")
-                self._run = run.id
-            figures_text = figures.waiting_for or self._rate.describe(run)
-            self._progress.update(self._task, completed=run.share, figures=figures_text)
+        ended = self._tasks.keys() - {run.id for run in figures.runs}
+        for run_id in ended:
+            self._progress.remove_task(self._tasks.pop(run_id))
+        for run in figures.runs:
+            if run.id not in self._tasks:
+                self._tasks[run.id] = self._progress.add_task(f"snapshot of {run.event}", total=1.0, figures="")
+            text = self._rates.describe(run)
+            self._progress.update(self._tasks[run.id], completed=run.share, figures=text)

@@ -9,7 +9,7 @@ from cdc.check.publication import unfit_findings
 from cdc.check.refusal import refuse_errors
 from cdc.control import Control
 from cdc.mapping import Shapes
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.source.connection import Source
 from cdc.source.publication import add_to_publication, create_publication, find_publication
 from cdc.source.slot import Slot, create_slot, drop_slot

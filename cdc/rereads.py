@@ -16,6 +16,8 @@ class Rereads:
     held_end: LSN
     keys: dict[str, set[bytes]] = field(default_factory=dict)
     """By event; each key as JSON text."""
+    notes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By event: a snapshot run (id, state) that is not so far before these rows are published."""
 
 
 class RereadQueue:
@@ -38,6 +40,14 @@ class RereadQueue:
         if event not in self.events:
             self.events = (*self.events, event)
 
+    def hold_note(self, event: str, run_id: str, state: str) -> bool:
+        """Keep a run's state until the event's rows that wait now are published; False: none waits."""
+        newest = next((reread for reread in reversed(self.held) if event in reread.keys), None)
+        if newest is None:
+            return False
+        newest.notes[event] = run_id, state
+        return True
+
     def holds(self, event: str, key: bytes) -> bool:
         """Whether consumers may not have this row yet because it is still to be read again."""
         waiting = self._waiting.get(event)
@@ -55,11 +65,12 @@ class RereadQueue:
                 keys |= reread.keys[event]
         return taken, keys
 
-    def done(self, event: str, taken: Sequence[Rereads]) -> None:
-        """These rows are published by the transaction in hand."""
+    def done(self, event: str, taken: Sequence[Rereads]) -> list[tuple[str, str]]:
+        """These rows are published by the transaction in hand; returns the notes that were kept for it."""
         for reread in taken:
             self._waiting[event].subtract(reread.keys.pop(event))
         self._waiting[event] = +self._waiting[event]
         while self.held and not self.held[0].keys:
             self.held.popleft()
         self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))
+        return [reread.notes.pop(event) for reread in taken if event in reread.notes]

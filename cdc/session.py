@@ -1,7 +1,7 @@
 """One session: from a connection to the source and one to Redis until either is lost or the reader stops.
 
 Nothing is carried from one session to the next but what the slot and Redis hold, so recovery is the same as a start.
-Three threads: this one reads the log and encodes it; one publishes, a batch at a time; one reads rows by query
+Threads: this one reads the log and encodes it; one publishes, a batch at a time; others read rows by query
 (`snapshot`). Status updates go out from here on a timer, also while the publisher is slow.
 """
 
@@ -21,7 +21,7 @@ from cdc.counters import Counters
 from cdc.progress import Progress
 from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
-from cdc.snapshot import SnapshotWorker
+from cdc.snapshot.worker import SnapshotWorker
 from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
 from transforms.errors import StatecastError
@@ -103,10 +103,8 @@ class Session:
     ) -> None:
         """Stream until `stop` is set, or until what `until` says is confirmed. Raises StatecastError."""
         self._translator, self._worker = translator, worker
-        threads = [
-            threading.Thread(target=self._guarded, args=(self._publish_batches,), name="publisher"),
-            threading.Thread(target=self._guarded, args=(worker.run,), name="snapshot"),
-        ]
+        bodies = {"publisher": self._publish_batches, **worker.threads}
+        threads = [threading.Thread(target=self._guarded, args=(body,), name=name) for name, body in bodies.items()]
         for thread in threads:
             thread.start()
         try:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
-from cdc.chunking import Deliveries
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
-from cdc.rereads import RereadQueue
+from cdc.rereads import RereadQueue, Rereads
 from cdc.route import Route
+from cdc.snapshot.visibility import Deliveries
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
 from transforms.encoder import Row, UnchangedValues
@@ -40,8 +40,8 @@ class Translator:
     """Turns frames of one connection into batches.
 
     `resolve` gives the routes of a relation when the log announces it; `on_full` takes a batch out of `builder` when
-    that is full; `deliveries` learns of every delivered transaction. `marks` holds what to do when one of our own logical
-    messages (`prefix`) comes back, by its token: such a message without an entry here was emitted by an earlier
+    that is full; `deliveries` learns of every delivered transaction. `marks` holds what to do when one of our own
+    logical messages (`prefix`) comes back, by its token: such a message without an entry here was emitted by an earlier
     connection, which has lost the rows for it, so it is ignored.
     """
 
@@ -289,6 +289,20 @@ class Translator:
         if to:
             words += (b"to", to.encode())
         self._add(route.stream, words)
+
+    def note(self, event: str, run_id: str, state: str) -> None:
+        """Store a snapshot run's state with the logical message in hand, or with the event's rows that wait before it.
+
+        A row that left its chunk since its own event was not whole is such a row: a run that counted as further than
+        it would lose the row in a crash.
+        """
+        if not self.rereads.hold_note(event, run_id, state):
+            self.builder.note(run_id, state)
+
+    def rereads_done(self, event: str, taken: Sequence[Rereads]) -> None:
+        """These rows are published by the logical message in hand."""
+        for run_id, state in self.rereads.done(event, taken):
+            self.builder.note(run_id, state)
 
     # --- how far it is -----------------------------------------------------------------------------------------------
 

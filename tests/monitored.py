@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from cdc.config import ReaderConfig, load_reader_config
 from cdc.metrics import ReaderCollector
 from cdc.pipeline import Reader
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from cdc.source.slot import Slot
 from cdc.watch import SinkSeen, SourceSeen, TransportSeen, Watch
 from sinks.config import SinkConfig, load_sink_config

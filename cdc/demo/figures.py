@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from transforms.position import LSN
 
 

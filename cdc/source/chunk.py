@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from psycopg import sql
 
 from cdc.catalog import Column
-from cdc.chunking import Snapshot
+from cdc.snapshot.visibility import Snapshot
 from cdc.source.connection import Source, translated_errors
 from cdc.source.transactions import current_snapshot
 from transforms import copy_text
 from transforms.names import TableName
 
+Row = TypeVar("Row")
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkQuery:
-    """Which rows to read: those behind `after` in the order of the key, or just those with one of `keys`."""
+    """Which rows to read: a range in the order of the key, or just those with one of `keys`."""
 
     table: TableName
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
-    after: tuple[str, ...] | None
-    """Key values as Postgres' text, in the order of `key`."""
-    limit: int
+    after: tuple[str, ...] | None = None
+    """Behind which key the range begins: values as Postgres' text, in the order of `key`."""
+    until: tuple[str, ...] | None = None
+    """The last key of the range."""
+    limit: int | None = None
     keys: frozenset[bytes] | None = None
     """JSON objects, as entries carry them."""
     only: bool = False
@@ -32,47 +38,51 @@ class ChunkQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkRows:
+class ChunkRows(Generic[Row]):
     """What a chunk's query saw."""
 
     snapshot: Snapshot
-    rows: list[bytes]
-    """Each in COPY's text format, with its line's end; the query's columns."""
+    rows: list[Row]
     last_key: tuple[str, ...] | None
     size_bytes: int
+    """Of the rows in COPY's text format."""
     exhausted: bool
-    """Whether there is nothing behind the last row."""
+    """Whether the range holds nothing behind the last row."""
 
 
 class _Enough(Exception):
     """A chunk has its bytes."""
 
 
-def read_chunk(source: Source, query: ChunkQuery, budget_bytes: int) -> ChunkRows:
+def read_chunk(source: Source, query: ChunkQuery, budget_bytes: int, encode: Callable[[bytes], Row]) -> ChunkRows[Row]:
     """Read rows in one REPEATABLE READ transaction; stops behind `budget_bytes`, but not before the first row.
 
-    Raises SourceError.
+    `encode` takes a row of the query's columns in COPY's text format, with its line's end. Raises SourceError.
     """
-    rows: list[bytes] = []
-    size, cut = 0, False
+    rows: list[Row] = []
+    line, size, cut = b"", 0, False
     statement = _chunk_statement(query)
     with translated_errors():
         source.connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             snapshot = current_snapshot(source)
             with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for line in copy:
-                    rows.append(bytes(line))
+                for received in copy:
+                    line = bytes(received)
+                    rows.append(encode(line))
                     size += len(line)
                     if size >= budget_bytes and query.keys is None:
                         cut = True
                         raise _Enough  # psycopg cancels a COPY that is left by an exception, not by `break`
         finally:
             source.connection.execute("ROLLBACK")
-    key_places = [query.columns.index(column) for column in query.key]
-    last = copy_text.values(rows[-1]) if rows else []
-    last_key = tuple((last[place] or b"").decode() for place in key_places) if rows else None
-    return ChunkRows(snapshot, rows, last_key, size, not cut and (query.keys is not None or len(rows) < query.limit))
+    exhausted = not cut and (query.limit is None or len(rows) < query.limit)
+    return ChunkRows(snapshot, rows, _key_of(line, query) if rows else None, size, exhausted)
+
+
+def _key_of(line: bytes, query: ChunkQuery) -> tuple[str, ...]:
+    values = copy_text.values(line)
+    return tuple((values[query.columns.index(column)] or b"").decode() for column in query.key)
 
 
 def _chunk_statement(query: ChunkQuery) -> sql.Composed:
@@ -89,13 +99,14 @@ def _chunk_statement(query: ChunkQuery) -> sql.Composed:
         return sql.SQL(
             "COPY (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))) TO STDOUT"
         ).format(columns, table, key, names, keys, shape)
-    where: sql.Composable = sql.SQL("")
-    if query.after is not None:
-        after = sql.SQL(", ").join(_literal(*pair) for pair in zip(query.key, query.after, strict=True))
-        where = sql.SQL("WHERE ({}) > ({})").format(key, after)
-    return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} LIMIT {}) TO STDOUT").format(
-        columns, table, where, key, sql.Literal(query.limit)
-    )
+    bounds = [
+        sql.SQL("({}) {} ({})").format(key, sql.SQL(operator), _key_literal(query.key, bound))
+        for operator, bound in ((">", query.after), ("<=", query.until))
+        if bound is not None
+    ]
+    where = sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("")
+    limit = sql.SQL("LIMIT {}").format(sql.Literal(query.limit)) if query.limit is not None else sql.SQL("")
+    return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} {}) TO STDOUT").format(columns, table, where, key, limit)
 
 
 def _comparable(column: Column) -> sql.Composable:
@@ -106,6 +117,9 @@ def _comparable(column: Column) -> sql.Composable:
     return sql.SQL("{}::{}").format(name, sql.SQL(column.type.base_type))
 
 
-def _literal(column: Column, text: str) -> sql.Composed:
-    """A key value in its column's type; the type's name is the catalog's own, and already quoted."""
-    return sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.type.base_type))
+def _key_literal(key: tuple[Column, ...], values: tuple[str, ...]) -> sql.Composed:
+    """A key in its columns' types; a type's name is the catalog's own, and already quoted."""
+    return sql.SQL(", ").join(
+        sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.type.base_type))
+        for column, text in zip(key, values, strict=True)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdc.chunking import Snapshot
+from cdc.snapshot.visibility import Snapshot
 from cdc.source.connection import Source
 
 _WRITERS = """

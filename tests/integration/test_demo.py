@@ -19,7 +19,7 @@ from cdc.demo import shop
 from cdc.demo.figures import Entry, Figures, SinkFigures, StreamFigures
 from cdc.demo.verdict import compare
 from cdc.demo.view import LOWEST, NARROWEST, Picture
-from cdc.snapshot_run import Run
+from cdc.snapshot.run import Run
 from transforms.position import LSN
 
 COMMANDS_STARTED = "$ cdc run"

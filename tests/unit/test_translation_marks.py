@@ -158,7 +158,7 @@ def test_the_position_is_released_by_the_transaction_that_publishes_the_rows(log
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60))
     taken, _ = log.translator.rereads.oldest(EVENT, 10)
-    log.translator.marks["a-1"] = lambda: log.translator.rereads.done(EVENT, taken)
+    log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken)
     frames = list(transaction(80, mark("a-1"), end=88))
     log.feed(frames[:-1])
     before = log.builder.end

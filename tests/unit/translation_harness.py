@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cdc.batch import Batch, BatchBuilder, StreamBatch
-from cdc.chunking import Deliveries, Snapshot
 from cdc.messages import RelationMessage
 from cdc.route import Route
+from cdc.snapshot.visibility import Deliveries, Snapshot
 from cdc.translation import Translator
 from tests import append_model, builders
 from tests.builders import INTEGER, TEXT, column

@@ -1,8 +1,8 @@
 """A model of Postgres, of the reader's chunks and of a replica, for the visibility rule.
 
 A transaction locks the rows it writes until it is visible; its commit record enters the log some time before that.
-The reader delivers the log in order, reads chunks between marks, several of the same event at a time, and may reconnect.
-The replica applies what is published, in the order of the stream.
+The reader delivers the log in order, reads chunks between marks, several of an event at a time, and may reconnect. The
+replica applies what is published, in the order of the stream.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from cdc.chunking import Deliveries, Snapshot, Verdict, Window
+from cdc.snapshot.visibility import Deliveries, Snapshot, Verdict, Window
 
 KEYS = (b"a", b"b", b"c")
 WRITERS = 3
@@ -149,7 +149,8 @@ class Model:
             chunk.read = self.snapshot(), dict(self.visible)
 
     def _high_came(self, chunk: Chunk) -> None:
-        assert chunk.window is not None and chunk.read is not None
+        assert chunk.window is not None
+        assert chunk.read is not None
         snapshot, rows = chunk.read
         verdict = self.judge(self.deliveries, chunk.window, snapshot)
         chunk.stage = "idle"

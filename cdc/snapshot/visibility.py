@@ -172,12 +172,16 @@ class Deliveries:
 
     def close(self, event: str, window: Window, snapshot: Snapshot) -> Verdict:
         """The high mark of the chunk that was read with `snapshot` was delivered: judge it."""
+        self.give_up(event, window)
+        self.seen(snapshot)
+        return window.judge(snapshot)
+
+    def give_up(self, event: str, window: Window) -> None:
+        """There will be no chunk."""
         self._windows.remove(window)
         others = tuple(other for other in self.watched.pop(event) if other is not window)
         if others:
             self.watched[event] = others
-        self.seen(snapshot)
-        return window.judge(snapshot)
 
     def seen(self, snapshot: Snapshot) -> None:
         """Forget what a snapshot sees: so does every snapshot that is taken from now on.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.chunking import Deliveries, Snapshot, Verdict, Window
+from cdc.snapshot.visibility import Deliveries, Snapshot, Verdict, Window
 
 NOTHING = Verdict((), frozenset(), False, frozenset())
 EVENT = "customer.v1"

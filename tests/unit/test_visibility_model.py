@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from cdc.chunking import Deliveries, Snapshot, Verdict, Window
+from cdc.snapshot.visibility import Deliveries, Snapshot, Verdict, Window
 from tests.unit.visibility_model import CHUNKS, EVENT, KEYS, WRITERS, Do, Judge, Model, WentBack
 
 

@@ -1,0 +1,99 @@
+"""One chunk at a time: read between its marks, judged and published at the high one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from cdc.errors import SourceError
+from cdc.snapshot.marks import Marks
+from cdc.snapshot.subject import Subject
+from cdc.snapshot.visibility import Window
+from cdc.snapshot.waiting import Waiting
+from cdc.source.chunk import ChunkQuery, ChunkRows, read_chunk
+from cdc.source.connection import Source
+from cdc.source.tables import table_shape
+from cdc.source.transactions import current_snapshot
+from cdc.translation import Translator
+from transforms.encoder import Row
+
+EncodedRow: TypeAlias = tuple[bytes, bytes] | Row
+"""Key and state; a Row where there is more to say."""
+
+
+class TableReshaped(SourceError):
+    """A table is not what it was when the session began; the next session looks at it anew."""
+
+    retryable = True
+    remedy = "Nothing: the reader follows the table by itself, or stops with what does not fit."
+
+
+class Chunks:
+    """Reads and publishes chunks over one connection, for one thread."""
+
+    def __init__(self, source: Source, marks: Marks, translator: Translator, meanwhile: Callable[[], None]) -> None:
+        """`meanwhile` is called now and then while a low mark is waited for."""
+        self.source = source
+        self._marks = marks
+        self._translator = translator
+        self._meanwhile = meanwhile
+
+    def open(self, event: str, at_low_mark: Callable[[], None] = lambda: None) -> Window:
+        """Set the low mark of a chunk; `at_low_mark` is called there by the stream's thread."""
+
+        def act() -> Window:
+            at_low_mark()
+            return self._translator.deliveries.open(event)
+
+        return self._marks.emit(self.source, act, meanwhile=self._meanwhile)
+
+    def give_up(self, event: str, window: Window) -> None:
+        """There is nothing to read for a low mark."""
+        self._marks.emit(self.source, lambda: self._translator.deliveries.give_up(event, window))
+
+    def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
+        """Read and encode rows. Raises TableReshaped, and what the encoder raises."""
+        oid, columns = subject.mapping.table.oid, subject.mapping.columns
+        while True:
+            before = table_shape(self.source, oid)
+            rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.line)
+            after = table_shape(self.source, oid)
+            if any(after.types.get(column.name) != column.type.pg_type for column in columns):
+                raise TableReshaped(f"the columns of {subject.mapping.table.name} have changed")
+            if before.storage == after.storage:
+                return rows
+
+    def publish(
+        self,
+        subject: Subject,
+        window: Window,
+        rows: ChunkRows[EncodedRow],
+        origin: bytes,
+        to: str | None,
+        finish: Callable[[frozenset[bytes]], None],
+    ) -> tuple[int, ...]:
+        """Set the high mark and publish there; returns the transactions that the rows should have seen.
+
+        When there are any, nothing was published. Else `finish` was called behind the rows, with the keys of those that
+        left the chunk though their own events are not whole: they must be read again.
+        """
+        translator = self._translator
+
+        def act() -> tuple[int, ...]:
+            verdict = translator.deliveries.close(subject.event, window, rows.snapshot)
+            if not verdict.unseen:
+                for row in rows.rows:
+                    if verdict.keeps(row[0]):
+                        translator.publish_row(subject.route, row, origin, to)
+                finish(verdict.incomplete)
+            return verdict.unseen
+
+        return self._marks.emit(self.source, act)
+
+    def wait_until_seen(self, transactions: tuple[int, ...], waiting: Waiting) -> None:
+        """Wait until a snapshot sees transactions that are committed or open."""
+        names = ", ".join(map(str, transactions[:5]))
+        waiting.until(
+            f"transactions that are committed or open but not visible yet ({names})",
+            lambda: all(map(current_snapshot(self.source).sees, transactions)),
+        )

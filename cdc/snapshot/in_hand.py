@@ -1,0 +1,106 @@
+"""A run that is worked on, by one thread or several: chunks are read in the order of the key, and published in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from cdc.snapshot import sizing
+from cdc.snapshot.chunks import Chunks, EncodedRow
+from cdc.snapshot.run import Run
+from cdc.snapshot.subject import Subject
+from cdc.snapshot.visibility import Window
+from cdc.snapshot.waiting import Waiting
+from cdc.source.chunk import ChunkRows
+from cdc.translation import Translator
+
+
+class RunInHand:
+    """What the threads share that work on one run; each calls `work` for a chunk."""
+
+    def __init__(self, run: Run, subject: Subject, translator: Translator, waiting: Waiting, chunk_bytes: int) -> None:
+        """`run` has begun."""
+        self.run = run
+        """As far as it is published."""
+        self.subject = subject
+        self.threads = 0
+        """How many work on it; kept by whoever hands out the work."""
+        self._translator = translator
+        self._waiting = waiting
+        self._chunk_bytes = chunk_bytes
+        self._limit = sizing.FIRST_ROWS
+        self._turn = threading.Lock()
+        """Held while a chunk is read, for the next one begins behind its last key."""
+        self._after = run.after
+        self._exhausted = False
+        self._read = 0
+        self._published = 0
+        self._order = threading.Condition()
+
+    @property
+    def wants_threads(self) -> bool:
+        """Whether another thread would find work: always the first one, and more where there is more than a chunk."""
+        return not self._exhausted and (self.threads == 0 or self._read > 0)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is published."""
+        return self._exhausted and self._published == self._read
+
+    def work(self, chunks: Chunks) -> None:
+        """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
+        event = self.subject.event
+        window = chunks.open(event)
+        if (read := self._read_next(chunks)) is None:
+            chunks.give_up(event, window)
+            return
+        number, after, rows = read
+        self._waiting.for_turn(self._order, lambda: self._published == number)
+        self._publish(chunks, window, rows, after)
+        with self._order:
+            self._published += 1
+            self._order.notify_all()
+
+    def _read_next(self, chunks: Chunks) -> tuple[int, tuple[str, ...] | None, ChunkRows[EncodedRow]] | None:
+        """The chunk's number, the key it begins behind, its rows; None: there is none left."""
+        with self._turn:
+            self._waiting.check()
+            if self._exhausted:
+                return None
+            number, after, began = self._read, self._after, time.monotonic()
+            rows = chunks.read(self.subject, self.subject.query(after=after, limit=self._limit), self._chunk_bytes)
+            seconds = time.monotonic() - began
+            self._limit = sizing.next_rows(self._limit, len(rows.rows), rows.size_bytes, seconds, self._chunk_bytes)
+            self._after = rows.last_key or after
+            self._read += 1
+            self._exhausted = rows.exhausted
+            return number, after, rows
+
+    def _publish(
+        self, chunks: Chunks, window: Window, rows: ChunkRows[EncodedRow], after: tuple[str, ...] | None
+    ) -> None:
+        """Publish a chunk; one that is read again may by then have more rows than fit at once."""
+        event, until = self.subject.event, rows.last_key
+        while True:
+            unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
+            if unseen and rows.rows:
+                chunks.wait_until_seen(unseen, self._waiting)
+            elif rows.exhausted or rows.last_key == until:
+                return
+            else:
+                after = rows.last_key
+            window = chunks.open(event)
+            rows = chunks.read(self.subject, self.subject.query(after=after, until=until), self._chunk_bytes)
+
+    def _finish(self, rows: ChunkRows[EncodedRow]) -> Callable[[frozenset[bytes]], None]:
+        def finish(incomplete: frozenset[bytes]) -> None:
+            """The stream's thread has published the rows."""
+            event, done = self.subject.event, self.run.rows + len(rows.rows)
+            share = min(1.0, done / max(self.subject.estimated_rows, done, 1))
+            self.run = self.run.advanced(after=rows.last_key or self.run.after, rows=done, share=share)
+            if incomplete:
+                self._translator.read_again(event, set(incomplete))
+            self._translator.note(event, self.run.id, self.run.to_json())
+
+        return finish

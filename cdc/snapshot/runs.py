@@ -1,0 +1,136 @@
+"""The runs of a session: which begins next, what it waits for, when it is complete."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cdc.control import Control
+from cdc.counters import Counters
+from cdc.snapshot.chunk_threads import ChunkThreads
+from cdc.snapshot.in_hand import RunInHand
+from cdc.snapshot.marks import Marks
+from cdc.snapshot.run import Run
+from cdc.snapshot.sizing import ALL_CHUNKS_BYTES
+from cdc.snapshot.subject import Subject
+from cdc.snapshot.waiting import PATIENCE_SECONDS, Waiting
+from cdc.source.connection import Source
+from cdc.source.transactions import writers
+from cdc.translation import Translator
+from transforms import wire
+from transforms.names import TableName
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Writers:
+    """Transactions that may have written to a table before it was published."""
+
+    open: frozenset[str]
+    table: TableName
+    since: float = field(default_factory=time.monotonic)
+    told: bool = False
+
+    def __str__(self) -> str:
+        return f"{len(self.open)} open transactions that write to {self.table}"
+
+
+class Runs:
+    """Begins and ends runs, for the thread that keeps them."""
+
+    def __init__(
+        self,
+        source: Source,
+        control: Control,
+        translator: Translator,
+        subjects: Mapping[str, Subject],
+        marks: Marks,
+        threads: ChunkThreads,
+        waiting: Waiting,
+        counters: Counters,
+    ) -> None:
+        self._source = source
+        self._control = control
+        self._translator = translator
+        self._subjects = subjects
+        self._marks = marks
+        self._threads = threads
+        self._waiting = waiting
+        self._counters = counters
+        self._writers: dict[str, _Writers] = {}
+        """By run."""
+        self._ended: set[str] = set()
+        """Runs whose end is published by this session, though it may not be stored yet."""
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What a run waits for before it begins, in words."""
+        return next(map(str, self._writers.copy().values()), None)
+
+    def keep(self) -> bool:
+        """End what is complete and begin what can be; returns whether anything is left to do."""
+        self._control.take_requests(list(self._subjects))
+        for in_hand in self._threads.runs:
+            self._counters.runs[in_hand.run.event] = in_hand.run
+            if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
+                self._end(in_hand)
+        stored = self._control.runs()
+        self._control.forget_runs([run.id for run in stored if run.event not in self._subjects])
+        left = [
+            run for run in stored if run.state != "done" and run.id not in self._ended and run.event in self._subjects
+        ]
+        for run in left:
+            in_hand_now = self._threads.runs
+            if len(in_hand_now) >= self._threads.count:
+                break
+            if run.event not in {in_hand.run.event for in_hand in in_hand_now} and self._may_begin(run):
+                self._begin(run, stored)
+        return bool(left)
+
+    def _may_begin(self, run: Run) -> bool:
+        """Whether nobody is left who may have written to the table before it was published."""
+        if run.state != "pending" or not run.first:
+            return True
+        table = self._subjects[run.event].mapping.table
+        now = writers(self._source, [table.oid])
+        waited = self._writers.setdefault(run.id, _Writers(now, table.name))
+        waited.open &= now
+        if not waited.open:
+            del self._writers[run.id]
+            return True
+        if not waited.told and time.monotonic() - waited.since > PATIENCE_SECONDS:
+            waited.told = True
+            log.warning("snapshot waits for %s", waited)
+        return False
+
+    def _begin(self, run: Run, stored: list[Run]) -> None:
+        subject = self._subjects[run.event]
+        if run.state == "pending":
+            self._control.forget_runs([old.id for old in stored if old.replaced_by(run)])
+            run = run.advanced(state="running", started_at=time.time())
+            self._publish_mark(run, wire.RUN_BEGIN, subject)
+            log.info("snapshot of %s begins (about %d rows)", run.event, subject.estimated_rows)
+        else:
+            log.info("snapshot of %s goes on behind row %d", run.event, run.rows)
+        self._counters.runs[run.event] = run
+        chunk_bytes = ALL_CHUNKS_BYTES // self._threads.count
+        self._threads.add(RunInHand(run, subject, self._translator, self._waiting, chunk_bytes))
+
+    def _end(self, in_hand: RunInHand) -> None:
+        run = in_hand.run.advanced(state="done", share=1.0, finished_at=time.time())
+        self._publish_mark(run, wire.RUN_END, in_hand.subject)
+        self._ended.add(run.id)
+        self._counters.runs[run.event] = run
+        self._threads.remove(in_hand)
+        log.info("snapshot of %s is complete: %d rows", run.event, run.rows)
+
+    def _publish_mark(self, run: Run, name: str, subject: Subject) -> None:
+        def publish() -> None:
+            data: dict[str, object] = {"run": run.id, "event": run.event}
+            self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
+            self._translator.note(run.event, run.id, run.to_json())
+
+        self._marks.emit(self._source, publish)

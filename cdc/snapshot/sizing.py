@@ -1,0 +1,24 @@
+"""How many rows a chunk has: as many as are read in half a second, within its bytes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_ROWS: Final = 2_000
+LEAST_ROWS: Final = 100
+MOST_ROWS: Final = 100_000
+CHUNK_SECONDS: Final = 0.5
+"""So long a chunk holds a transaction open and its share of the memory."""
+ALL_CHUNKS_BYTES: Final = 16 << 20
+"""Of all chunks in hand together, as the source sends them."""
+_ROOM: Final = 0.9
+"""Rows differ: a chunk that would just fit is often cut, which costs a cancelled query."""
+
+
+def next_rows(limit: int, rows: int, size_bytes: int, seconds: float, budget_bytes: int) -> int:
+    """The next chunk's limit after one with `limit` gave so many rows and bytes in so many seconds."""
+    if not rows:
+        return limit
+    grown = min(limit * 2, int(rows * CHUNK_SECONDS / max(seconds, 0.001)))
+    fitting = int(_ROOM * budget_bytes * rows / max(size_bytes, 1))
+    return max(LEAST_ROWS, min(grown, fitting, MOST_ROWS))
