@@ -186,6 +186,34 @@ def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     assert log.builder.end == 10
 
 
+# How far a snapshot is
+
+
+def test_a_run_is_as_far_as_its_chunks_are_published(log: Log) -> None:
+    log.translator.marks["a-1"] = lambda: log.translator.note(EVENT, "r", "behind 9")
+    frames = list(transaction(50, mark("a-1")))
+    log.feed(frames[:-1])
+    assert log.builder.take().notes == {}
+    log.feed(frames[-1:])
+    assert log.builder.take().notes == {"r": "behind 9"}
+
+
+def test_a_run_is_no_further_than_rows_that_left_its_chunk_and_are_to_be_read_again(log: Log) -> None:
+    def high_mark() -> None:
+        log.translator.read_again(EVENT, {b'{"id":1}'})
+        log.translator.note(EVENT, "r", "behind 9")
+
+    log.translator.marks["a-1"] = high_mark
+    log.translator.marks["a-2"] = lambda: log.translator.note(EVENT, "r", "behind 19")
+    log.translator.marks["a-3"] = lambda: log.translator.note("order.v1", "o", "behind 5")
+    log.feed([*transaction(50, mark("a-1")), *transaction(60, mark("a-2")), *transaction(70, mark("a-3"))])
+    assert log.builder.take().notes == {"o": "behind 5"}
+    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-4"] = lambda: log.translator.rereads_done(EVENT, taken)
+    log.feed(transaction(80, mark("a-4")))
+    assert log.builder.take().notes == {"r": "behind 19"}
+
+
 # What no walsender sends
 
 
