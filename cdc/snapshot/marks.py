@@ -7,7 +7,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 from cdc.source.connection import Source
@@ -60,9 +60,13 @@ class Marks:
         try:
             self._delivered[token] = deliver
             emit_message(source, self._prefix, json.dumps({"token": token}).encode())
-            while not wait([delivered], timeout=MEANWHILE_SECONDS).done:
-                meanwhile()
-            return delivered.result()
+            while True:
+                try:
+                    return delivered.result(timeout=MEANWHILE_SECONDS)
+                except TimeoutError:
+                    if delivered.done():  # it is what `act` raised
+                        raise
+                    meanwhile()
         except CancelledError:
             raise Stopped from None
         finally:

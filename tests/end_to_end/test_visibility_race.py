@@ -25,18 +25,15 @@ row = "replica.rows"
 
 WEAKENED = """
 import sys
-from cdc import chunking
+from cdc.snapshot import visibility
 
-class Weak(chunking.Window):
+class Weak(visibility.Window):
     '''Drop what changed between the marks, whatever the chunk's snapshot saw.'''
 
-    def close(self, snapshot):
-        self._possibly_delivered, self._before = set(), set()
-        return super().close(snapshot)
+    def __init__(self, before, possibly_before):
+        super().__init__(frozenset(), frozenset())
 
-chunking.Window = Weak
-from cdc import opening
-opening.Window = Weak
+visibility.Window = Weak
 from cdc.cli import main
 sys.exit(main(sys.argv[1:]))
 """
