@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("--all", action="store_true", help="every event")
     snapshot.add_argument("--sink", metavar="NAME", help="for one sink only")
     snapshot.add_argument("--wait", action="store_true", help="until all of it is published")
+    pause = snapshot.add_mutually_exclusive_group()
+    pause.add_argument("--pause", action="store_true", help="let all snapshots wait; changes flow on")
+    pause.add_argument("--resume", action="store_true", help="let them go on where they are")
     status = add("status", _status, "where everything stands")
     status.add_argument("--json", action="store_true")
     status.add_argument("--watch", action="store_true", help="again and again, until it is interrupted")
@@ -115,9 +118,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _snapshot(options: argparse.Namespace) -> int:
-    from cdc.commands import request_snapshot
+    from cdc.commands import pause_snapshots, request_snapshot
 
     config = _config(options)
+    if options.pause or options.resume:
+        if options.all or options.events or options.sink or options.wait:
+            print("error: --pause and --resume stand alone: they are for all snapshots", file=sys.stderr)
+            return EXIT_USAGE
+        pause_snapshots(config, paused=options.pause, say=print)
+        return EXIT_DONE
     if options.all == bool(options.events):
         print("error: name the events to publish again, or --all", file=sys.stderr)
         return EXIT_USAGE

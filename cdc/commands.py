@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from cdc.config import ReaderConfig
@@ -52,6 +53,13 @@ def request_snapshot(
                     say(f"published {label}: {seen[run_id].rows} rows")
                     del waiting[run_id]
     return EXIT_DONE
+
+
+def pause_snapshots(config: ReaderConfig, *, paused: bool, say: Callable[[str], None]) -> None:
+    """Have the reader make no snapshots until they are resumed; what is finished of them stays so."""
+    with connect(config.transport.address) as client:
+        Control(client, Keys(config.pipeline.name)).pause_snapshots(time.time() if paused else None)
+    say("snapshots pause until `cdc snapshot --resume`; changes flow on" if paused else "snapshots go on")
 
 
 def _labels(config: ReaderConfig, names: Sequence[str]) -> list[str]:

@@ -177,6 +177,17 @@ class Control:
             pipe.execute()
         return taken
 
+    def pause_snapshots(self, since: float | None) -> None:
+        """Have snapshots pause, or go on (None), in this session and later ones."""
+        with translated_errors():
+            self._client.set(self._keys.snapshots_paused, "" if since is None else str(since))
+
+    def snapshots_paused_since(self) -> float | None:
+        """Since when snapshots are paused, in seconds since 1970; None: they are not."""
+        with translated_errors():
+            stored = cast(bytes | None, self._client.get(self._keys.snapshots_paused))
+        return float(stored) if stored else None
+
     # --- status ------------------------------------------------------------------------------------------------------
 
     def write_status(self, status: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ from cdc.pipeline import Reader
 from cdc.watch import Watch
 from transforms.health import monitoring_application, overdue_reason
 
-READY = ("streaming", "snapshotting", "standby")
+READY = ("streaming", "snapshotting", "paused", "standby")
 
 
 @contextmanager

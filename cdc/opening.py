@@ -45,6 +45,7 @@ from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Translator
 from cdc.transport import TransportState, connect, server_facts
+from transforms.errors import StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN
 from transforms.pulse import Pulse
@@ -60,6 +61,12 @@ OPENING_SECONDS = 300.0
 def message_prefix(pipeline: str) -> str:
     """The prefix of our own logical messages."""
     return f"statecast:{pipeline}"
+
+
+class SnapshotsPaused(StatecastError):
+    """A reader that is to end after the snapshots would never end."""
+
+    remedy = "Run `cdc snapshot --resume`."
 
 
 @dataclass
@@ -83,6 +90,8 @@ class Opened:
         self.control = Control(self.client, keys)
         self.source = self._source()
         slot = self._examine()
+        if self.once and self.control.snapshots_paused_since() is not None:
+            raise SnapshotsPaused("snapshots are paused, and --once ends when they are complete")
         self.replication = ReplicationConnection(config.source.address, config.application_name)
         self._stack.callback(self.replication.close)
         system = self.replication.identify_system()

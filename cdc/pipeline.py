@@ -194,13 +194,16 @@ class Reader:
     def _observe_session(self, opened: Opened) -> None:
         runs = tuple(opened.worker.runs)
         state = "snapshotting" if runs else "streaming"
+        reason, remedy = self._reason, self._remedy
+        if opened.worker.paused_since is not None:
+            state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."
         if state != self._state:
-            self._state, self._since = state, time.time()
+            self._state, self._since = state, opened.worker.paused_since or time.time()
         figures = Figures(
             state,
             self._since,
-            self._reason,
-            self._remedy,
+            reason,
+            remedy,
             time.time(),
             str(max(opened.progress.published, opened.published)),
             str(opened.progress.confirmed),

@@ -32,6 +32,11 @@ class Keys:
         return f"{self.pipeline}:status:snapshots"
 
     @property
+    def snapshots_paused(self) -> str:
+        """String: since when snapshots are paused (seconds since 1970); empty where they are not."""
+        return f"{self.pipeline}:status:paused"
+
+    @property
     def reader_status(self) -> str:
         """String: the reader's state as JSON."""
         return f"{self.pipeline}:status:reader"

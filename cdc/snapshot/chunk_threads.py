@@ -30,6 +30,7 @@ class ChunkThreads:
         self._chunks = chunks
         self._waiting = waiting
         self._on_complete = on_complete
+        self.paused = False
         self._runs: list[RunInHand] = []
         self._sources: set[Source] = set()
         self._changed = threading.Condition()
@@ -40,6 +41,12 @@ class ChunkThreads:
         """The runs in hand, the oldest first."""
         with self._changed:
             return list(self._runs)
+
+    def pause(self, paused: bool) -> None:
+        """Hand out no work, or go on; chunks in hand are finished."""
+        with self._changed:
+            self.paused = paused
+            self._changed.notify_all()
 
     def add(self, run: RunInHand) -> None:
         """Have a run worked on."""
@@ -79,7 +86,7 @@ class ChunkThreads:
         """The run that has the fewest threads of those that want one; None: there is none, or the session ends."""
         with self._changed:
             while not self._waiting.stopped.is_set():
-                wanting = [run for run in self._runs if run.wants_threads]
+                wanting = [run for run in self._runs if run.wants_threads and not self.paused]
                 if wanting:
                     run = min(wanting, key=lambda run: run.threads)
                     run.threads += 1

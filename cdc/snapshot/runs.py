@@ -62,6 +62,8 @@ class Runs:
         self._counters = counters
         self._writers: dict[str, _Writers] = {}
         """By run."""
+        self.paused_since: float | None = None
+        """Since when runs that are left are paused, in seconds since 1970."""
         self._ended: set[str] = set()
         """Runs whose end is published by this session, though it may not be stored yet."""
 
@@ -82,7 +84,10 @@ class Runs:
         left = [
             run for run in stored if run.state != "done" and run.id not in self._ended and run.event in self._subjects
         ]
-        for run in left:
+        paused_since = self._control.snapshots_paused_since()
+        self._threads.pause(paused_since is not None)
+        self.paused_since = paused_since if left else None
+        for run in left if paused_since is None else ():
             in_hand_now = self._threads.runs
             if len(in_hand_now) >= self._threads.count:
                 break

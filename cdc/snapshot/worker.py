@@ -90,6 +90,11 @@ class SnapshotWorker:
         """What a run waits for, in words."""
         return self._waiting.reason or self._runs.waiting_for
 
+    @property
+    def paused_since(self) -> float | None:
+        """Since when runs that are left are paused, in seconds since 1970."""
+        return self._runs.paused_since
+
     def stop(self) -> None:
         """Have the threads return soon; may be called from any thread, after the stream's thread has ended its work."""
         self._waiting.stopped.set()

@@ -1,0 +1,98 @@
+"""`cdc snapshot --pause` and `--resume`: snapshots wait, changes flow on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cdc.snapshot.run import Run
+from tests.processes import Pipeline, closing, wait_until
+
+ROWS = 30_000
+CONFIGURATION = """
+[events.customer]
+table = "customers"
+columns = ["id", "name"]
+"""
+
+
+@pytest.fixture
+def shop(source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path) -> Iterator[Pipeline]:
+    with psycopg.connect(source_dsn) as connection:
+        connection.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+        connection.execute(f"INSERT INTO customers SELECT n, 'old' FROM generate_series(1, {ROWS}) AS n")
+    with closing(Pipeline(pipeline_name, source_dsn, redis_url, tmp_path, CONFIGURATION)) as made:
+        yield made
+
+
+def runs(shop: Pipeline) -> list[Run]:
+    stored = shop.redis.hgetall(shop.keys.runs)
+    return [Run.parse(text) for text in stored.values()]
+
+
+def status(shop: Pipeline) -> dict[str, object]:
+    found: dict[str, object] = json.loads(shop.run("cdc.cli", "status", "--json"))["reader"]
+    return found
+
+
+def change(shop: Pipeline, name: str) -> None:
+    with psycopg.connect(shop.source_dsn, autocommit=True) as connection:
+        connection.execute("UPDATE customers SET name = %s WHERE id = 7", (name,))
+
+
+def published(shop: Pipeline, name: str) -> bool:
+    newest = shop.redis.xrevrange(shop.keys.stream("customer", 1), count=5)
+    return any(name.encode() in fields.get(b"state", b"") for _, fields in newest)  # type: ignore[union-attr]
+
+
+def test_snapshots_that_are_paused_wait_while_changes_flow(shop: Pipeline) -> None:
+    assert "until `cdc snapshot --resume`" in shop.run("cdc.cli", "snapshot", "--pause")
+    shop.reader()
+    wait_until("the run to be planned", lambda: runs(shop))
+    change(shop, "Ada")
+    wait_until("the change", lambda: published(shop, "Ada"))
+    assert [(run.state, run.rows) for run in runs(shop)] == [("pending", 0)]
+    wait_until("the status", lambda: status(shop)["state"] == "paused")
+    assert status(shop)["remedy"] == "Run `cdc snapshot --resume`."
+    assert "snapshots wait, changes flow on" in shop.run("cdc.cli", "status")
+    shop.run("cdc.cli", "snapshot", "--resume")
+    wait_until("the snapshot", shop.snapshots_done)
+    assert [run.rows for run in runs(shop)] == [ROWS]
+    wait_until("the status", lambda: status(shop)["state"] == "streaming")
+    assert status(shop)["remedy"] is None
+
+
+def test_a_pause_outlasts_the_reader_and_a_run_goes_on_where_it_was(shop: Pipeline) -> None:
+    reader = shop.reader()
+    wait_until("the first chunks", lambda: any(run.rows for run in runs(shop)))
+    shop.run("cdc.cli", "snapshot", "--pause")
+    wait_until("the status", lambda: status(shop)["state"] in ("paused", "streaming"))
+    assert reader.terminate() == 0
+    shop.run("cdc.cli", "snapshot", "--all")
+    shop.run("cdc.cli", "snapshot", "--resume")
+    shop.run("cdc.cli", "snapshot", "--pause")
+    reader.start()
+    wait_until("the status", lambda: status(shop)["state"] == "paused")
+    before = {run.id: run.rows for run in runs(shop)}
+    shop.run("cdc.cli", "snapshot", "--resume")
+    wait_until("the snapshots", shop.snapshots_done)
+    assert all(run.rows >= before.get(run.id, 0) for run in runs(shop))
+    assert {run.rows for run in runs(shop)} == {ROWS}
+
+
+def test_a_reader_that_ends_after_the_snapshots_refuses_to_wait_for_ever(shop: Pipeline) -> None:
+    shop.run("cdc.cli", "snapshot", "--pause")
+    told = shop.run("cdc.cli", "run", "--once", expect=3)
+    assert "snapshots are paused" in told
+    assert "cdc snapshot --resume" in told
+    shop.run("cdc.cli", "snapshot", "--resume")
+    shop.run("cdc.cli", "run", "--once")
+
+
+@pytest.mark.parametrize("options", [["--pause", "--all"], ["--resume", "customer"], ["--pause", "--resume"]])
+def test_pause_and_resume_stand_alone(shop: Pipeline, options: list[str]) -> None:
+    shop.run("cdc.cli", "snapshot", *options, expect=2)
