@@ -14,6 +14,7 @@ from sinks.privileges import OWN_TABLES, Lack, lacking, owns
 from sinks.replica import Examination, examine
 from sinks.stream import StreamReader
 from sinks.transport import connect
+from transforms.address import AddressMisread
 from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
 from transforms.finding import Finding
@@ -45,7 +46,7 @@ def check(config: SinkConfig) -> list[Finding]:
 def _guarded(thing: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from findings()
-    except ConfigurationError:  # the file is wrong, and nothing was tested
+    except (ConfigurationError, AddressMisread):  # the file is wrong, and nothing was tested
         raise
     except StatecastError as error:
         yield Finding("error", thing, str(error), error.remedy)
