@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="again and again, until it is interrupted")
     check = add("check", _check, "test every precondition")
     check.add_argument("--json", action="store_true")
+    forget = add("forget", _forget, "drop a sink or consumer group that is gone for good")
+    forget.add_argument("name", metavar="NAME")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
     drop = add("drop", _drop, "remove slot, publication and the pipeline's keys")
     drop.add_argument("--yes", action="store_true", help="do not ask")
     demo = add("demo", _demo, "the whole pipeline on embedded servers, with live load and a verdict")
@@ -160,6 +163,19 @@ def _check(options: argparse.Namespace) -> int:
     from cdc.check.command import run_checks
 
     return print_findings(run_checks(_config(options)), as_json=options.json)
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from cdc.retention.forgetting import forget
+
+    config = _config(options)
+    question = (
+        f"Forget where {options.name} stands in the streams of {config.pipeline.name}? What it has not read may go."
+    )
+    if not may_go_on(question, yes=options.yes):
+        return EXIT_INTERRUPTED
+    forget(config, options.name, say=print)
+    return EXIT_DONE
 
 
 def _drop(options: argparse.Namespace) -> int:

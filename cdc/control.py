@@ -209,17 +209,15 @@ class Control:
         return [json.loads(value) for value in values if value]
 
     def stream_info(self, stream: str, epoch: int) -> dict[str, Any]:
-        """What `cdc status` says of a stream."""
+        """How long and large a stream is, and where it ends."""
         key = self._keys.stream(stream, epoch)
         with translated_errors():
             if not self._client.exists(key):
-                return {"key": key, "entries": 0, "bytes": 0, "last_id": "0-0", "held_by": []}
+                return {"key": key, "entries": 0, "bytes": 0, "last_id": "0-0"}
             info = self._client.xinfo_stream(key)
             size = self._client.memory_usage(key, samples=20)
-            groups = self._client.xinfo_groups(key)
         last = info["last-generated-id"].decode()
-        held_by = [group["name"].decode() for group in groups if group["last-delivered-id"].decode() != last]
-        return {"key": key, "entries": info["length"], "bytes": size or 0, "last_id": last, "held_by": held_by}
+        return {"key": key, "entries": info["length"], "bytes": size or 0, "last_id": last}
 
     def drop(self) -> int:
         """Remove every key of the pipeline; returns how many there were."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from cdc.wording import ago
+from cdc.wording import ago, size
 
 Severity = Literal["error", "warning"]
 
@@ -40,7 +40,7 @@ class Problem:
 
 def problems(status: Mapping[str, Any]) -> list[Problem]:
     """All there are, errors first; empty when all is well."""
-    found = [*_source(status), *_transport(status), *_reader(status), *_sinks(status)]
+    found = [*_source(status), *_transport(status), *_reader(status), *_streams(status), *_sinks(status)]
     return sorted(found, key=lambda problem: problem.severity != "error")
 
 
@@ -85,6 +85,44 @@ def _transport(status: Mapping[str, Any]) -> Iterator[Problem]:
     if not transport["reachable"]:
         yield Problem("error", "transport", f"does not answer: {transport['reason']}", remedy=transport["remedy"])
 
+    memory = status["memory"]
+    if memory is not None and memory["is_short"]:
+        used = f"{size(memory['used_bytes'])} of maxmemory {size(memory['limit_bytes'])}"
+        yield Problem(
+            "warning", "transport", f"Redis uses {used}: entries go as soon as all have read them{_largest(status)}",
+            remedy=f"CONFIG SET maxmemory {2 * memory['limit_bytes']}, or have who is behind read on.",
+        )  # fmt: skip
+
+
+def _largest(status: Mapping[str, Any]) -> str:
+    """Who has most to read yet."""
+    unread = [(reader["bytes"], reader, stream) for stream in status["streams"] for reader in stream["readers"]]
+    size_bytes, reader, stream = max(unread, key=lambda found: int(found[0]), default=(0, None, None))
+    if reader is None or stream is None or not size_bytes:
+        return ""
+    kind = "external group" if reader["external"] else "sink"
+    return f"; most of what is unread is that of {kind} {reader['name']} in {stream['key']} ({size(size_bytes)})"
+
+
+def _streams(status: Mapping[str, Any]) -> Iterator[Problem]:
+    for stream in status["streams"]:
+        for reader in stream["readers"]:
+            name = reader["name"]
+            gone = f"If it is gone for good: `cdc forget {name}`."
+            if reader["passed"]:
+                yield Problem(
+                    "warning", f"sink {name}",
+                    f"was more than transport.max_backlog_bytes behind in {stream['key']} and was trimmed past",
+                    remedy=f"Start it, `cdc-sink run {name}`: it takes a snapshot. {gone}",
+                )  # fmt: skip
+            elif reader["external"] and name in stream["held_back_by"]:
+                yield Problem(
+                    "warning", f"group {name}",
+                    f"is not one of our sinks and holds back {reader['entries']:,} entries of {stream['key']}"
+                    f" ({size(reader['bytes'])}) that would go without it",
+                    remedy=f"Have it read on and acknowledge. {gone}",
+                )  # fmt: skip
+
 
 def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
     reader = status["reader"]
@@ -94,6 +132,8 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("warning", "reader", "has never run", remedy="Start it: `cdc run`.")
         return
     yield from _process("reader", reader, status["at"], "Start it again: `cdc run`.")
+    if untrimmed := reader.get("untrimmed"):
+        yield Problem("error", "reader", f"does not trim streams: {untrimmed['reason']}", remedy=untrimmed["remedy"])
 
 
 def _sinks(status: Mapping[str, Any]) -> Iterator[Problem]:

@@ -31,6 +31,7 @@ from cdc.progress import Progress
 from cdc.provisioning import publish_tables, take_slot
 from cdc.publisher import Publisher, SourceDiverged
 from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld, SystemIdentity
+from cdc.retention.keeper import Retention
 from cdc.server.facts import describe_server
 from cdc.server.readiness import STANDBY, free_slots, role_finding, server_findings
 from cdc.session import Session
@@ -78,6 +79,7 @@ class Opened:
     observe: Callable[[Opened], None]
     """Called about once a second while the session runs, by its publishing thread."""
     counters: Counters
+    retention: Retention
     pulse: Pulse
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -209,7 +211,13 @@ class Opened:
         self._stack.callback(self.publisher.close)
         self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
         self.session = Session(
-            self.replication, self.publisher, self.progress, lambda: self.observe(self), self.counters, self.pulse
+            self.replication,
+            self.publisher,
+            self.progress,
+            self.retention,
+            lambda: self.observe(self),
+            self.counters,
+            self.pulse,
         )
         prefix = message_prefix(config.pipeline.name)
         client = self._stack.enter_context(connect(config.transport.address))

@@ -16,6 +16,7 @@ from cdc.control import Control
 from cdc.counters import Counters
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
+from cdc.retention.keeper import Hindrance, Retention
 from cdc.snapshot.run import Run
 from cdc.transport import connect
 from transforms.errors import StatecastError
@@ -50,11 +51,14 @@ class Figures:
     runs: tuple[Run, ...] = ()
     """The snapshots in hand."""
     waiting_for: str | None = None
+    untrimmed: Hindrance | None = None
+    """Why streams are not trimmed."""
 
     def to_dict(self) -> dict[str, object]:
         """As it is stored."""
         names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "appended")
-        return {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
+        told = {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
+        return told | {"untrimmed": self.untrimmed and self.untrimmed._asdict()}
 
 
 class UnexpectedFailure(StatecastError):
@@ -86,6 +90,7 @@ class Reader:
         self._remedy: str | None = None
         self.counters = Counters()
         self.pulse = Pulse()
+        self.retention = Retention(config, lambda: self._state != "standby", self.pulse)
         self.latest = self._figures()
         """What the reader said of itself last; another value each time."""
         self.stop = threading.Event()
@@ -97,8 +102,9 @@ class Reader:
         Raises StatecastError where a person must act, and where a server did not answer before first contact.
         """
         try:
-            while not self._row_of_attempts():
-                log.info("opening the next session")
+            with self.retention.running():
+                while not self._row_of_attempts():
+                    log.info("opening the next session")
         except StatecastError as error:
             self._enter("stopped", error)
             raise
@@ -130,7 +136,7 @@ class Reader:
         self.pulse.end("pause")
 
     def _attempt(self) -> bool:
-        opened = Opened(self._config, self._once, self._observe_session, self.counters, self.pulse)
+        opened = Opened(self._config, self._once, self._observe_session, self.counters, self.retention, self.pulse)
         started = time.monotonic()
         try:
             opened.open()
@@ -195,7 +201,9 @@ class Reader:
         runs = tuple(opened.worker.runs)
         state = "snapshotting" if runs else "streaming"
         reason, remedy = self._reason, self._remedy
-        if opened.worker.paused_since is not None:
+        if (blocked := self.retention.blocked) is not None:
+            state, reason, remedy = "paused", blocked.reason, blocked.remedy
+        elif opened.worker.paused_since is not None:
             state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."
         if state != self._state:
             self._state, self._since = state, opened.worker.paused_since or time.time()
@@ -211,6 +219,7 @@ class Reader:
             int(opened.translator.commit_time) / 1e6 or None,
             runs,
             opened.worker.waiting_for,
+            self.retention.failure,
         )
         self.latest = figures
         self._store(opened.control, figures)

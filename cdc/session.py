@@ -21,6 +21,7 @@ from cdc.counters import Counters
 from cdc.progress import Progress
 from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
+from cdc.retention.keeper import Retention
 from cdc.snapshot.worker import SnapshotWorker
 from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
@@ -55,6 +56,7 @@ class Session:
         replication: ReplicationConnection,
         publisher: Publisher,
         progress: Progress,
+        retention: Retention,
         every_second: Callable[[], None],
         counters: Counters,
         pulse: Pulse,
@@ -63,6 +65,7 @@ class Session:
         self.progress = progress
         self._replication = replication
         self._publisher = publisher
+        self._retention = retention
         self._every_second = every_second
         self._counters = counters
         self._pulse = pulse
@@ -70,6 +73,8 @@ class Session:
         self._publishing = False
         self._ending = False
         """The publishing thread takes no more batches."""
+        self._draining = False
+        """What is left is published, whoever is behind."""
         self._posted: deque[Callable[[], None]] = deque()
         self._failures: deque[BaseException] = deque()
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -79,6 +84,7 @@ class Session:
         self._confirmed_at = 0.0
         self._idle_stored_at = 0.0
         self._goal: LSN | None = None
+        self._stop = threading.Event()
         self._translator: Translator
         self._worker: SnapshotWorker
 
@@ -102,7 +108,7 @@ class Session:
         self, translator: Translator, worker: SnapshotWorker, stop: threading.Event, until: Callable[[], LSN | None]
     ) -> None:
         """Stream until `stop` is set, or until what `until` says is confirmed. Raises StatecastError."""
-        self._translator, self._worker = translator, worker
+        self._translator, self._worker, self._stop = translator, worker, stop
         bodies = {"publisher": self._publish_batches, **worker.threads}
         threads = [threading.Thread(target=self._guarded, args=(body,), name=name) for name, body in bodies.items()]
         for thread in threads:
@@ -197,6 +203,7 @@ class Session:
             except queue.Full:
                 if self._failures:
                     raise self._failures[0] from None
+                self._draining = self._draining or self._stop.is_set()
                 now = time.monotonic()
                 self._pulse.beat("stream", now + TURN_SECONDS)  # back-pressure: the publisher answers for itself
                 self._confirm(now)
@@ -221,6 +228,10 @@ class Session:
         """The batch to send now; None: wait for what was sent, store a position, or look around."""
         publisher = self._publisher
         if self._ending or publisher.in_flight >= BATCHES_IN_FLIGHT:
+            return None
+        if self._retention.blocked and not self._draining:
+            if publisher.idle:
+                self._retention.wait_while_blocked(CONFIRM_INTERVAL_SECONDS)
             return None
         try:
             if publisher.in_flight:
@@ -255,6 +266,7 @@ class Session:
     def _drain(self) -> None:
         """Publish what is whole, confirm what is safe."""
         deadline = time.monotonic() + DRAIN_SECONDS
+        self._draining = True
         if self._translator.builder.worth_taking:
             self._submit()
         published = self._translator.builder.taken_end
@@ -266,6 +278,7 @@ class Session:
         self._replication.send_status(self.progress.confirmable(time.monotonic()))
 
     def _stop_publisher(self) -> None:
+        self._draining = True
         while True:
             try:
                 self._batches.put(None, timeout=CONFIRM_INTERVAL_SECONDS)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
+from cdc.retention.report import stream_reports
+from cdc.retention.streams import Streams
 from cdc.source.connection import Source
 from cdc.source.slot import find_slot
 from cdc.source.write_ahead_log import insert_position
@@ -25,11 +27,12 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
     """The status as JSON has it; `complete` tells whether both servers answered."""
     now = time.time()
     source, log_end = _source(config)
-    transport: dict[str, Any] = {"reader": None, "streams": [], "sinks": [], "snapshots": []}
+    transport: dict[str, Any] = {"memory": None, "reader": None, "streams": [], "sinks": [], "snapshots": []}
     problem = None
     try:
         with connect(config.transport.address) as client:
-            transport = _transport(Control(client, Keys(config.pipeline.name)), config, log_end, now)
+            keys = Keys(config.pipeline.name)
+            transport = _transport(Control(client, keys), Streams(client, keys), config, log_end, now)
     except StatecastError as error:
         problem = {"reason": str(error), "remedy": error.remedy}
     found = {
@@ -88,7 +91,9 @@ def seconds_left(safe_bytes: int | None, bytes_per_second: float | None) -> floa
     return max(0.0, safe_bytes / bytes_per_second)
 
 
-def _transport(control: Control, config: ReaderConfig, end: LogEnd | None, now: float) -> dict[str, Any]:
+def _transport(
+    control: Control, streams: Streams, config: ReaderConfig, end: LogEnd | None, now: float
+) -> dict[str, Any]:
     state = control.state([event.stream for event in config.events])
     reader = control.read_status()
     if reader is not None:
@@ -96,12 +101,19 @@ def _transport(control: Control, config: ReaderConfig, end: LogEnd | None, now: 
         reader["published"] = str(state.published)
         reader["lag_bytes"] = None if end is None else max(0, end.position - state.published)
         reader["lag_seconds"] = None if end is None else lag_seconds(reader, end.bytes_per_second, now)
-    streams = [control.stream_info(stream, state.epoch) for stream in sorted(state.stream_ends)]
+    memory = streams.memory()
+    reports = stream_reports(streams, control, state, config, memory, now)
     runs = [
         {"id": run.id, "event": run.event, "state": run.state, "rows": run.rows, "share": run.share, "to": run.to}
         for run in control.runs()
     ]
-    return {"reader": reader, "streams": streams, "sinks": control.sink_statuses(), "snapshots": runs}
+    return {
+        "memory": {"used_bytes": memory.used, "limit_bytes": memory.limit or None, "is_short": memory.is_short},
+        "reader": reader,
+        "streams": reports,
+        "sinks": control.sink_statuses(),
+        "snapshots": runs,
+    }
 
 
 def lag_seconds(reader: Mapping[str, Any], bytes_per_second: float, now: float) -> float | None:

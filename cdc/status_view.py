@@ -88,8 +88,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "stream",
             f"{stream['key']}: {stream['entries']:,} entries, {size(stream['bytes'])}, up to {stream['last_id']}",
         )
-        if stream["held_by"]:
-            yield "stream", f"  not read to its end by {', '.join(stream['held_by'])}"
+        yield from (("stream", line) for line in _unread(stream))
     if not status["sinks"]:
         yield "sink", "none has run yet"
     for sink in status["sinks"]:
@@ -130,6 +129,16 @@ def _reader(reader: Mapping[str, Any] | None, now: float) -> Iterator[str]:
         return
     yield _state(reader, now)
     yield f"published to {reader['published']}{_behind(reader)}"
+
+
+def _unread(stream: Mapping[str, Any]) -> Iterator[str]:
+    for reader in stream["readers"]:
+        name = f"{reader['name']}{' (external group)' if reader['external'] else ''}"
+        if reader["passed"]:
+            yield f"  trimmed past {name}, which snapshots again when it returns"
+        elif reader["entries"]:
+            holds = ", held back for it" if reader["name"] in stream["held_back_by"] else ""
+            yield f"  unread by {name}: {reader['entries']:,} entries, {size(reader['bytes'])}{holds}"
 
 
 def _sink(sink: Mapping[str, Any], now: float) -> Iterator[str]:

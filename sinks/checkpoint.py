@@ -107,11 +107,18 @@ class Checkpoints:
         )
         return Checkpoint(stream, incarnation, position, None)
 
-    def forget_others(self, streams: Sequence[str]) -> None:
-        """Remove the checkpoints of streams that this sink does not read any more."""
-        self._database.execute(
-            b"DELETE FROM cdc.checkpoint" + _OF_SINK + b" AND stream <> ALL(%s)", [*self._sink, list(streams)]
+    def forget_others(self, streams: Sequence[str]) -> list[str]:
+        """Remove the checkpoints of streams that this sink does not read any more; returns those streams."""
+        rows = self._database.rows(
+            b"DELETE FROM cdc.checkpoint" + _OF_SINK + b" AND stream <> ALL(%s) RETURNING stream",
+            [*self._sink, list(streams)],
         )
+        return [stream for (stream,) in rows]
+
+    def forget(self, known: Checkpoint) -> None:
+        """Remove a stream's checkpoint, so that the stream is begun anew. Raises CheckpointMoved."""
+        self.lock(known)
+        self._database.execute(b"DELETE FROM cdc.checkpoint" + _OF_STREAM, [*self._sink, known.stream])
 
     def lock(self, known: Checkpoint) -> bool:
         """Take the row; returns whether the sink has parked events. Raises CheckpointMoved."""

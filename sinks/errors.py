@@ -5,6 +5,7 @@ Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -166,6 +167,24 @@ class StreamHole(SinkError):
     remedy = (
         "Delete the sink's row of that stream in cdc.checkpoint and start again: the sink asks for a snapshot itself."
     )
+
+
+class StreamEmptied(SinkError):
+    """The newest entries were removed from a stream that this sink has not read before: there is none to begin at."""
+
+    retryable = True
+    remedy = "Start the reader (`cdc run`): it publishes a snapshot for this sink, which then goes on by itself."
+
+    def __init__(self, message: str, labels: Sequence[str]) -> None:
+        super().__init__(message)
+        self.labels = labels
+
+
+class StreamBegunAgain(SinkError):
+    """Entries that this sink would have needed are gone, and it begins the stream again with a snapshot."""
+
+    retryable = True
+    remedy = "Nothing: the worker asks for a snapshot, which brings what it missed."
 
 
 class StreamTailLost(SinkError):

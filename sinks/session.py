@@ -6,12 +6,13 @@ A session is opened at the start and after every failure, so that memory never o
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import StreamHole
+from sinks.errors import StreamBegunAgain, StreamEmptied, StreamHole
 from sinks.ownership import claim, forget_rows, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
@@ -43,6 +44,10 @@ class Session:
     streams: dict[str, dict[bytes, str]]
     checkpoints: dict[str, Checkpoint]
     replicas: dict[str, Replica]
+    begun: list[str] = field(default_factory=list)
+    """Streams that this session has begun, perhaps again."""
+    left: list[str] = field(default_factory=list)
+    """Streams that this sink read before and does not any more."""
     seen: dict[str, Position] = field(default_factory=dict)
     """Stream -> the last entry read, applied or not: only what comes behind it is news."""
     at_end: dict[str, bool] = field(default_factory=dict)
@@ -69,13 +74,15 @@ class Opener:
         for label, document in documents.items():
             stream = self._keys.stream(document.stream, meta.epoch).removeprefix(f"{self._keys.pipeline}:")
             streams.setdefault(stream, {})[label.encode()] = label
+        for stream in streams:
+            reader.hold(stream)
         ends = {stream: reader.ends(stream) for stream in streams}
         return Prospect(meta, documents, streams, ends)
 
     def open(self, prospect: Prospect) -> Session | None:
         """Take the lease, make the tables fit, start streams that are new; None: another worker is alive.
 
-        Raises AccessDenied, TableForeign, TableMisfit, StreamHole and what the target says; then nothing was written.
+        Raises AccessDenied, TableForeign, TableMisfit, StreamEmptied and what the target says; nothing was written then.
         """
         pipeline, sink = self._config.pipeline.name, self._config.name
         with self._database.transaction():
@@ -88,14 +95,14 @@ class Opener:
                 checkpoint, ends = checkpoints.get(stream), prospect.ends[stream]
                 begins = checkpoint is None or checkpoint.incarnation != prospect.meta.incarnation
                 if checkpoint is None or begins:
-                    checkpoint = self._checkpoints.begin(
-                        stream, prospect.meta.incarnation, _first_position(stream, ends)
-                    )
+                    position = _first_position(stream, ends, list(labels.values()))
+                    checkpoint = self._checkpoints.begin(stream, prospect.meta.incarnation, position)
+                    session.begun.append(stream)
                     log.info("stream %s begins at %s", stream, checkpoint.position)
                 session.checkpoints[stream] = checkpoint
                 for label in labels.values():
                     self._claim(session, label, prospect.documents[label], begins=begins, complete=ends.complete)
-            self._checkpoints.forget_others(list(session.checkpoints))
+            session.left = self._checkpoints.forget_others(list(session.checkpoints))
         log.info("sink %s of pipeline %s works on %s", sink, pipeline, ", ".join(session.checkpoints))
         return session
 
@@ -116,6 +123,30 @@ class Opener:
             wants_snapshot=not (begins and complete),
         )
 
+    @staticmethod
+    def tell_places(session: Session, reader: StreamReader) -> None:
+        """Have the reader keep what this session needs, and no more, before anything of it may be trimmed."""
+        for stream in session.begun:
+            reader.move_group(stream, session.checkpoints[stream].position)
+        for stream in session.left:
+            reader.leave(stream)
+
+    def begin_again(self, checkpoint: Checkpoint, hole: StreamHole, reader: StreamReader) -> StreamBegunAgain:
+        """After a hole that a snapshot mends: have the next session begin the stream as if it had never been read.
+
+        That is so when the reader trimmed past this sink, and when nothing of the stream has been applied yet. Raises
+        the hole where entries were removed without our doing: a person must know.
+        """
+        if checkpoint.position == START:
+            why = "before this sink has read any of them"
+        elif reader.was_passed(checkpoint.stream):
+            why = "because this sink was more than transport.max_backlog_bytes behind"
+        else:
+            raise hole
+        with self._database.transaction():
+            self._checkpoints.forget(checkpoint)
+        return StreamBegunAgain(f"stream {checkpoint.stream}: entries were removed {why}; a snapshot brings their rows")
+
     def request_snapshots(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
         wanting = [replica for replica in session.replicas.values() if replica.wants_snapshot]
@@ -130,16 +161,13 @@ class Opener:
         log.info("asked the reader for a snapshot of %s", ", ".join(labels))
 
 
-def _first_position(stream: str, ends: StreamEnds) -> Position:
+def _first_position(stream: str, ends: StreamEnds, labels: Sequence[str]) -> Position:
     """Where a stream that this sink has not read before is begun.
 
     One from which entries were removed is begun at its newest entry; a snapshot brings what came before.
     """
     if ends.complete:
         return START
-    if ends.last is None:
-        raise StreamHole(
-            f"stream {stream} is empty, though it was not always: there is no entry to begin at",
-            remedy="Start this worker again after the next change of a mapped table has been published.",
-        )
+    if ends.last is None or ends.last < ends.last_deleted:
+        raise StreamEmptied(f"the newest entries of stream {stream} were removed: a snapshot must come first", labels)
     return ends.last

@@ -1,7 +1,8 @@
 """The streams in Redis as a sink reads them: from its checkpoint on, and never across a hole.
 
 Each read starts at the checkpoint, and the entry found there must be the checkpoint itself: that proves that nothing
-behind it was removed. XREAD only wakes the worker up. The consumer group shows the world how far this sink is.
+behind it was trimmed; of what is deleted one by one, Redis keeps the highest id. XREAD only wakes the worker up. The
+consumer group shows the world how far this sink is, and holds what it has not read yet.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class StreamEnds(NamedTuple):
     last: Position | None
     """Ids of entries that are there; None: there is no entry."""
     last_generated: Position
+    last_deleted: Position
+    """The highest entry that was deleted by its id; trimming does not count."""
     complete: bool
     """Nothing has ever been removed."""
 
@@ -84,14 +87,15 @@ class StreamReader:
             pipe.xinfo_stream(self._key(stream))
             exists, info = pipe.execute(raise_on_error=False)
             if not exists:
-                return StreamEnds(None, None, START, True)
+                return StreamEnds(None, None, START, START, True)
             if isinstance(info, Exception):
                 raise info
         first, last = (
             found and Position.parse(found[0].decode()) for found in (info["first-entry"], info["last-entry"])
         )
         last_generated = Position.parse(info["last-generated-id"].decode())
-        return StreamEnds(first or None, last or None, last_generated, info["entries-added"] == info["length"])
+        complete = info["entries-added"] == info["length"]
+        return StreamEnds(first or None, last or None, last_generated, _last_deleted(info), complete)
 
     def read(self, stream: str, meta: Meta, checkpoint: Position) -> Read:
         """Read what is behind the checkpoint, as much as is applied in one go.
@@ -125,22 +129,23 @@ class StreamReader:
             pipe = self._client.pipeline(transaction=True)
             pipe.hmget(self._keys.meta, "incarnation", "epoch", "published")
             pipe.xrange(key, str(position), "+", count if position == START else count + 1)
-            if position == START:
-                pipe.exists(key)
-                pipe.xinfo_stream(key)
-            now, found, *rest = pipe.execute(raise_on_error=False)
-            for reply in (now, found):
+            pipe.exists(key)
+            pipe.xinfo_stream(key)
+            now, found, exists, info = pipe.execute(raise_on_error=False)
+            for reply in (now, found, *((info,) if exists else ())):
                 if isinstance(reply, Exception):
                     raise reply
         there = self._meta(now)
         if there is None or (there.incarnation, there.epoch) != (meta.incarnation, meta.epoch):
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
         if position == START:
-            if rest[0] and rest[1]["entries-added"] != rest[1]["length"]:
+            if exists and info["entries-added"] != info["length"]:
                 raise self._hole(stream, f"entries were removed from {key} before this sink had applied them")
             return found, there.published
         if not found or found[0][0].decode() != str(position):
             raise self._missing(stream, position)
+        if (deleted := _last_deleted(info)) > position:
+            raise self._hole(stream, f"entry {deleted} was deleted from {key} before this sink had applied it")
         del found[0]
         return found, there.published
 
@@ -168,6 +173,30 @@ class StreamReader:
         with translated_errors(", ".join(streams)):
             self._client.xread(cast(Any, streams), count=1, block=max(1, int(timeout_seconds * 1000)))
 
+    def hold(self, stream: str) -> None:
+        """Have the reader keep what is in the stream from now on, until `move_group` tells where this sink stands.
+
+        Before the stream is looked at: what is seen there then stays. A group that exists already does that.
+        """
+        with translated_errors(self._key(stream)):
+            try:
+                self._client.xgroup_create(self._key(stream), self._sink, str(START), mkstream=True)
+            except redis.ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    def leave(self, stream: str) -> None:
+        """Have the reader keep nothing for this sink any more in a stream that it does not read."""
+        with translated_errors(self._key(stream)):
+            if self._client.exists(self._key(stream)):
+                self._client.xgroup_destroy(self._key(stream), self._sink)
+
+    def was_passed(self, stream: str) -> bool:
+        """Whether the reader trimmed the stream past this sink, as `transport.laggard` allows."""
+        with translated_errors(self._keys.passed):
+            (found,) = cast(list[bytes | None], self._client.hmget(self._keys.passed, f"{self._sink} {stream}"))
+        return found is not None
+
     def move_group(self, stream: str, position: Position) -> None:
         """Set the sink's consumer group to the checkpoint, where the stream exists."""
         key = self._key(stream)
@@ -194,6 +223,11 @@ class StreamReader:
 
     def _key(self, stream: str) -> str:
         return f"{self._keys.pipeline}:{stream}"
+
+
+def _last_deleted(info: Mapping[str, Any]) -> Position:
+    """XDEL tells it, XTRIM does not: that one removes what comes first, and so the entry at a checkpoint too."""
+    return Position.parse(info["max-deleted-entry-id"].decode())
 
 
 def _size(entry: Entry) -> int:

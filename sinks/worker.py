@@ -21,7 +21,15 @@ from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.counters import Counters
-from sinks.errors import CheckpointMoved, StreamsReplaced, TransportNotTrusted, TransportUnreachable
+from sinks.errors import (
+    CheckpointMoved,
+    StreamBegunAgain,
+    StreamEmptied,
+    StreamHole,
+    StreamsReplaced,
+    TransportNotTrusted,
+    TransportUnreachable,
+)
 from sinks.feed import Feed, Place
 from sinks.postgres import Database
 from sinks.session import Opener, Prospect, Session
@@ -74,6 +82,8 @@ class Worker:
         self._session: Session | None = None
         self._contacted = False
         self._standing_by = False
+        self._asked_to_fill = False
+        """A snapshot was asked for because a stream was empty."""
         self._goals: dict[str, Position] | None = None
         """With `once`: stream -> the last entry to apply."""
         self._reached = False
@@ -136,8 +146,8 @@ class Worker:
             if not (moved or self._reached or self._stop.is_set()):
                 positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
                 self._reader.wait(positions, IDLE_SECONDS)
-        except (CheckpointMoved, StreamsReplaced) as error:
-            log.info("%s", error)
+        except (CheckpointMoved, StreamBegunAgain, StreamsReplaced) as error:
+            log.log(logging.WARNING if isinstance(error, StreamBegunAgain) else logging.INFO, "%s", error)
             self._session = None
             self._stop.wait(0.05)
 
@@ -159,10 +169,17 @@ class Worker:
             return None
         if self._once and self._goals is None:
             self._goals = {stream: ends.last for stream, ends in prospect.ends.items() if ends.last is not None}
-        session = self._opener.open(prospect)
+        try:
+            session = self._opener.open(prospect)
+        except StreamEmptied as error:
+            if not self._asked_to_fill:
+                self._control.request_snapshot(error.labels)
+                self._asked_to_fill = True
+            raise
         if session is None:
             self._stand_by(prospect)
             return None
+        self._opener.tell_places(session, self._reader)
         self._standing_by = False
         self.counters.sessions += 1
         self._opener.request_snapshots(session, self._control)
@@ -189,7 +206,10 @@ class Worker:
     def _advance(self, session: Session, stream: str, following: str) -> bool:
         """Apply a batch of a stream, while one of the `following` stream is made; returns whether there was one."""
         checkpoint = session.checkpoints[stream]
-        batch = self._feed.take(self._place(session, stream, checkpoint.position))
+        try:
+            batch = self._feed.take(self._place(session, stream, checkpoint.position))
+        except StreamHole as hole:
+            raise self._opener.begin_again(checkpoint, hole, self._reader) from hole
         self.status.published = batch.published
         self.counters.read(batch, time.time())
         session.at_end[stream] = batch.at_end

@@ -13,9 +13,10 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Final, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -23,17 +24,23 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from transforms import duration
 from transforms.address import Address, redis_mistake
+from transforms.duration import Duration
 from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.names import PIPELINE_NAME, TableName
 from transforms.secret import Secret
 
 SECTIONS: Final = ("pipeline", "source", "transport", "masking", "events", "sinks")
 NOT_SUPPORTED_YET: Final = "not supported yet"
+SMALLEST_BACKLOG_BYTES: Final = 16 * 1024 * 1024
+"""Less than this is perhaps not enough for a sink to see that a large transaction does not end yet (sinks/stream.py
+reads 5,000 entries or 8 MB at once), and a reader that is blocked would never send the rest."""
 NO_DEFAULT: Final = object()
 """In `Section.later`: no value of this key is accepted."""
 
@@ -73,7 +80,7 @@ class PipelineConfig(Section):
 class TransportConfig(Section):
     """`[transport]`: the Redis or Valkey that holds the streams."""
 
-    later: ClassVar[Mapping[str, object]] = {"durability": "memory", "retain": NO_DEFAULT}
+    later: ClassVar[Mapping[str, object]] = {"durability": "memory"}
 
     url: Secret = Field(description="a redis://, rediss:// or unix:// address")
     confirm_delay_seconds: float = Field(
@@ -82,12 +89,29 @@ class TransportConfig(Section):
         allow_inf_nan=False,
         description="a number of seconds, 0 or more",
     )
+    retain: Duration = Field(
+        default=timedelta(hours=1),  # time to look at what was published, and for readers without a consumer group
+        description=duration.EXPECTED,
+    )
+    max_backlog_bytes: int | None = Field(
+        default=None,  # Redis' maxmemory is the limit
+        ge=SMALLEST_BACKLOG_BYTES,
+        description=f"a whole number of bytes, {SMALLEST_BACKLOG_BYTES} or more",
+    )
+    laggard: Literal["block", "resync"] = Field(default="block", description='"block" or "resync"')
     allow_plaintext: bool = Field(default=False, description="true or false")
 
     @property
     def address(self) -> Address:
         """Where Redis is."""
         return Address("transport", self.url, self.allow_plaintext)
+
+    @field_validator("laggard")
+    @classmethod
+    def _has_a_limit(cls, laggard: str, info: ValidationInfo) -> str:
+        if laggard == "resync" and info.data.get("max_backlog_bytes", 0) is None:
+            raise ValueError('"resync" needs transport.max_backlog_bytes, from which on a sink is a laggard')
+        return laggard
 
     @field_validator("url")
     @classmethod

@@ -45,6 +45,16 @@ class Keys:
         """String: a sink's state as JSON."""
         return f"{self.pipeline}:status:sink:{sink}"
 
+    @property
+    def passed(self) -> str:
+        """Hash: `<sink> <stream>` of a sink that was trimmed past -> the first entry that was left."""
+        return f"{self.pipeline}:status:passed"
+
+    @property
+    def trails(self) -> str:
+        """Hash: stream key -> where it ended, and how many entries had been added by then, at times past."""
+        return f"{self.pipeline}:status:trails"
+
     def stream(self, stream: str, epoch: int) -> str:
         """The stream's key, which changes its name from the second epoch on."""
         return f"{self.pipeline}:{stream}" + (f"@{epoch}" if epoch > 1 else "")

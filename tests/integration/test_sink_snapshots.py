@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sinks.errors import StreamHole
-from tests.integration.sink_harness import CUSTOMER, Pipeline, customer, delete, mark, truncate, upsert
+from sinks.worker import Worker
+from tests.integration.sink_harness import (
+    CUSTOMER,
+    Pipeline,
+    column,
+    customer,
+    delete,
+    mark,
+    truncate,
+    upsert,
+    wait_until,
+)
+from transforms.schema import SchemaDocument
 
 
 @pytest.fixture
@@ -152,10 +166,99 @@ def test_a_sink_that_comes_after_entries_were_trimmed_asks_for_a_snapshot(pipeli
     assert pipeline.requests() == [(["customer.v1"], "billing")]
 
 
-def test_entries_removed_before_the_first_read_are_noticed(pipeline: Pipeline) -> None:
+def test_entries_removed_before_the_first_read_are_brought_by_a_snapshot(pipeline: Pipeline) -> None:
     assert pipeline.apply() == 0  # the checkpoint is at the beginning
     pipeline.transaction(customer(1, "a"))
-    pipeline.transaction(customer(2, "b"))
+    newest = pipeline.transaction(customer(2, "b"))
     pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    assert pipeline.apply() == 0
+    assert (pipeline.customers(), pipeline.checkpoint()) == ({}, newest)
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+
+
+def test_a_sink_that_was_trimmed_past_begins_again_with_a_snapshot(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"), customer(2, "gone meanwhile"))
+    assert pipeline.apply() == 0
+    for id_ in range(3, 6):
+        newest = pipeline.transaction(customer(id_, "b"))
+    pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=2, approximate=False)
+    pipeline.redis.hset(pipeline.keys.passed, "billing customer", newest)
+    assert pipeline.apply() == 0
+    assert (pipeline.customers(), pipeline.checkpoint()) == ({1: "a", 2: "gone meanwhile"}, newest)
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    rows = [customer(id_, "now", *SNAPSHOT, b"to", b"billing") for id_ in (1, 3, 4, 5)]
+    pipeline.transaction(mark("run-begin", "r1", to="billing"), *rows, mark("run-end", "r1", to="billing"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == dict.fromkeys((1, 3, 4, 5), "now")
+    assert len(pipeline.requests()) == 1
+
+
+def test_a_mark_of_another_sink_or_stream_excuses_no_hole(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"))
+    assert pipeline.apply() == 0
+    pipeline.transaction(customer(2, "b"))
+    newest = pipeline.transaction(customer(3, "c"))
+    pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    pipeline.redis.hset(pipeline.keys.passed, mapping={"mail customer": newest, "billing order": newest})
     with pytest.raises(StreamHole):
         pipeline.apply()
+
+
+def test_an_entry_deleted_from_the_midst_of_what_is_unread_stops_the_sink(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"))
+    assert pipeline.apply() == 0
+    ids = [pipeline.transaction(customer(id_, "b")) for id_ in range(2, 6)]
+    pipeline.redis.xdel(pipeline.keys.stream("customer", 1), ids[1])
+    with pytest.raises(StreamHole, match=f"entry {ids[1]} was deleted"):
+        pipeline.apply()
+    assert pipeline.customers() == {1: "a"}
+
+
+def test_an_entry_deleted_after_it_was_applied_is_no_hole(pipeline: Pipeline) -> None:
+    ids = [pipeline.transaction(customer(id_, "a")) for id_ in range(1, 4)]
+    assert pipeline.apply() == 0
+    pipeline.redis.xdel(pipeline.keys.stream("customer", 1), ids[1])
+    pipeline.transaction(customer(4, "a"))
+    assert pipeline.apply() == 0
+    assert set(pipeline.customers()) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("removed", ["all", "the newest"])
+def test_a_stream_that_was_emptied_is_begun_at_the_snapshot_that_is_asked_for(pipeline: Pipeline, removed: str) -> None:
+    key = pipeline.keys.stream("customer", 1)
+    pipeline.transaction(customer(1, "a"))
+    newest = pipeline.transaction(customer(2, "a"))
+    if removed == "all":
+        pipeline.redis.xtrim(key, maxlen=0, approximate=False)
+    else:
+        pipeline.redis.xdel(key, newest)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(Worker(pipeline.config(), stop).run)
+        wait_until(lambda: pipeline.requests() == [(["customer.v1"], "billing")], "it asks for a snapshot")
+        pipeline.transaction(mark("run-begin", "r1", to="billing"))
+        wait_until(lambda: len(pipeline.requests()) == 2, "it begins, and asks for what it has not seen from the start")
+        pipeline.transaction(
+            mark("run-begin", "r2", to="billing"), customer(1, "a"), mark("run-end", "r2", to="billing")
+        )
+        wait_until(lambda: pipeline.customers() == {1: "a"}, "it holds what the source holds")
+        stop.set()
+        assert running.result() == 0
+
+
+def test_what_a_sink_has_not_read_is_held_from_before_its_first_look(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"))
+    assert pipeline.apply("billing") == 0
+    (group,) = pipeline.redis.xinfo_groups(pipeline.keys.stream("customer", 1))
+    assert group["last-delivered-id"].decode() == pipeline.checkpoint()
+
+
+def test_a_stream_that_is_not_read_any_more_is_not_held(pipeline: Pipeline) -> None:
+    order = SchemaDocument("order", 1, "order", ("id",), (column("id", "integer", nullable=False),))
+    pipeline.describe(order)
+    pipeline.tables["order.v1"] = "replica.orders"
+    pipeline.transaction(upsert({"id": 1}, {"id": 1}, type_="order.v1"), stream="order")
+    assert pipeline.apply() == 0
+    del pipeline.tables["order.v1"]
+    assert pipeline.apply() == 0
+    assert pipeline.redis.xinfo_groups(pipeline.keys.stream("order", 1)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -94,14 +95,34 @@ def test_everything_that_is_built_can_be_set(reader: ReadReader) -> None:
         + SOURCE
         + 'slot = "other"\nsnapshot = "never"\n'
         + TRANSPORT
-        + "confirm_delay_seconds = 0\n"
+        + 'confirm_delay_seconds = 0\nretain = "90m"\nmax_backlog_bytes = 1073741824\nlaggard = "resync"\n'
         + '[events.customer_v2]\ntable = "Customers"\ncolumns = ["*"]\ntype = "customer"\nversion = 2\nkey = ["id"]\n'
         + 'stream = "people"\ntruncate = "halt"\nunchanged_toast = "halt"\n'
     )
     (event,) = config.events
     assert (config.publication, config.source.snapshot, config.transport.confirm_delay_seconds) == ("other", "never", 0)
+    transport = config.transport
+    assert (transport.retain, transport.max_backlog_bytes, transport.laggard) == (
+        timedelta(minutes=90),
+        1 << 30,
+        "resync",
+    )
     assert (event.label, event.stream, event.table) == ("customer.v2", "people", TableName("public", "customers"))
     assert (event.key, event.truncate, event.unchanged_toast) == (("id",), "halt", "halt")
+
+
+def test_entries_are_kept_for_an_hour_by_default_and_unread_ones_without_a_limit(reader: ReadReader) -> None:
+    transport = reader(READER).transport
+    assert (transport.retain, transport.max_backlog_bytes, transport.laggard) == (timedelta(hours=1), None, "block")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0s", timedelta(0)), ("30s", timedelta(seconds=30)), ("1m", timedelta(minutes=1)), ("7d", timedelta(days=7))],
+)
+def test_a_duration_is_a_number_and_a_unit(reader: ReadReader, text: str, expected: timedelta) -> None:
+    config = reader(READER.replace(TRANSPORT, TRANSPORT + f'retain = "{text}"\n'))
+    assert config.transport.retain == expected
 
 
 def test_the_stream_is_the_type_by_default(reader: ReadReader) -> None:
@@ -190,7 +211,27 @@ NAME_RULE = "expected a name that matches [a-z][a-z0-9_]{0,62}, not meta, reques
             "confirm_delay_seconds = '2s'",
             "transport.confirm_delay_seconds: expected a number of seconds, 0 or more, got text",
         ),
-        ("transport", "retain = '1h'", "transport.retain: not supported yet"),
+        (
+            "transport",
+            "retain = '1 hour'",
+            'transport.retain: expected a duration like "1h": a whole number and s, m, h or d, got other text',
+        ),
+        (
+            "transport",
+            "retain = 3600",
+            'transport.retain: expected a duration like "1h": a whole number and s, m, h or d, got a number',
+        ),
+        (
+            "transport",
+            "max_backlog_bytes = 1000",
+            "transport.max_backlog_bytes: expected a whole number of bytes, 16777216 or more, got another number",
+        ),
+        ("transport", "laggard = 'drop'", 'transport.laggard: expected "block" or "resync", got other text'),
+        (
+            "transport",
+            "laggard = 'resync'",
+            'transport.laggard: "resync" needs transport.max_backlog_bytes, from which on a sink is a laggard',
+        ),
         ("transport", "durability = 'fsync'", "transport.durability: not supported yet"),
         ("event", "colums = ['id']", 'events.customer.colums: unknown key (did you mean "columns"?)'),
         (
@@ -340,7 +381,7 @@ def test_all_mistakes_are_told_at_once(reader: ReadReader) -> None:
         + PIPELINE.replace("shop", "Shop")
         + "[source]\nsnapshot = 5\n"
         + TRANSPORT
-        + "retain = '1h'\n"
+        + "retain = '1'\n"
         + "[events.a]\ncolumns = []\nfoo_bar_baz = 1\nmask = {}\n[events.b]\ntable = 't'\ntype = 'B'\n"
     )
     assert [line.split(": ")[0] for line in mistakes(reader, text, {})] == [
@@ -348,8 +389,8 @@ def test_all_mistakes_are_told_at_once(reader: ReadReader) -> None:
         "pipeline.name",
         "source.dsn",
         "source.snapshot",
-        "transport.retain",
         "transport.url",
+        "transport.retain",
         "events.a.mask",
         "events.a.foo_bar_baz",
         "events.a.table",

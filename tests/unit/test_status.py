@@ -33,12 +33,37 @@ READER = {
     "lag_seconds": 0.0,
 }
 SINK = READER | {"name": "billing", "applied_lsn": "0/1C52DF0", "dead": 0}
-STREAM = {"key": "shop:customer", "entries": 5002, "bytes": 472_000, "last_id": "29115376-1000000", "held_by": []}
+AUDIT = {
+    "name": "audit",
+    "external": True,
+    "position": "29115000-1000000",
+    "entries": 5000,
+    "bytes": 471_000,
+    "passed": False,
+}
+BILLING = AUDIT | {"name": "billing", "external": False}
+SHORT = {"used_bytes": 80_000_000, "limit_bytes": 100_000_000, "is_short": True}
+STREAM = {
+    "key": "shop:customer",
+    "entries": 5002,
+    "bytes": 472_000,
+    "last_id": "29115376-1000000",
+    "held_by": [],
+    "held_back_by": [],
+    "readers": [],
+}
 RUN = {"event": "customer.v1", "to": None, "state": "done", "rows": 5000, "share": 1.0}
 
 
 def status(
-    *, slot: Any = None, reader: Any = None, sink: Any = None, source: Any = None, transport: Any = None
+    *,
+    slot: Any = None,
+    reader: Any = None,
+    sink: Any = None,
+    source: Any = None,
+    transport: Any = None,
+    memory: Any = None,
+    stream: Any = None,
 ) -> dict[str, Any]:
     """A status in which all is well, but for what is given."""
     found: dict[str, Any] = {
@@ -46,8 +71,9 @@ def status(
         "at": NOW,
         "source": {"reachable": True, "slot": SLOT | (slot or {}), **(source or {})},
         "transport": {"reachable": True, **(transport or {})},
+        "memory": {"used_bytes": 1_000_000, "limit_bytes": None, "is_short": False} | (memory or {}),
         "reader": READER | (reader or {}),
-        "streams": [STREAM],
+        "streams": [STREAM | (stream or {})],
         "sinks": [SINK | (sink or {})],
         "snapshots": [RUN],
     }
@@ -107,6 +133,17 @@ def test_a_sink_that_is_not_there_yet_or_still_fills_its_replicas_is_told() -> N
         ({"reader": {"state": "stopped"}}, "warning", "reader", "was stopped"),
         ({"reader": {"alive_at": NOW - 11}}, "error", "reader", "no sign of life, last streaming"),
         ({"reader": {"state": "reconnecting", "reason": "x", "remedy": "r"}}, "warning", "reader", "reconnecting: x"),
+        ({"reader": {"state": "paused", "reason": "waits", "remedy": "r"}}, "warning", "reader", "paused: waits"),
+        ({"reader": {"untrimmed": {"reason": "no", "remedy": "r"}}}, "error", "reader", "does not trim streams: no"),
+        ({"memory": SHORT}, "warning", "transport", "76.3 MB of maxmemory 95.4 MB"),
+        (
+            {"memory": SHORT, "stream": {"readers": [AUDIT]}},
+            "warning",
+            "transport",
+            "audit in shop:customer (460",
+        ),
+        ({"stream": {"readers": [AUDIT], "held_back_by": ["audit"]}}, "warning", "group audit", "back 5,000 entries"),
+        ({"stream": {"readers": [BILLING | {"passed": True}]}}, "warning", "sink billing", "was trimmed past"),
         ({"sink": {"state": "stopped", "reason": "misfit", "remedy": "r"}}, "error", "sink billing", "misfit"),
         ({"sink": {"dead": 1}}, "warning", "sink billing", "1 event is parked"),
         ({"sink": {"dead": 1200}}, "warning", "sink billing", "1,200 events are parked"),
@@ -122,6 +159,13 @@ def test_each_thing_that_is_wrong_is_told_once_with_what_to_do(
     assert what in problem["what"]
     assert problem["remedy"]
     assert f"-> {problem['remedy'][:20]}" in told(found)
+
+
+def test_who_has_not_read_what_is_listed_beside_the_stream() -> None:
+    text = told(status(stream={"readers": [AUDIT, BILLING, BILLING | {"name": "mail", "entries": 0}]}))
+    assert "unread by audit (external group): 5,000 entries, 460.0 kB" in text
+    assert "unread by billing: 5,000 entries" in text
+    assert "mail" not in text
 
 
 def test_errors_come_before_warnings() -> None:
