@@ -82,7 +82,7 @@ class Opener:
     def open(self, prospect: Prospect) -> Session | None:
         """Take the lease, make the tables fit, start streams that are new; None: another worker is alive.
 
-        Raises AccessDenied, TableForeign, TableMisfit, StreamEmptied and what the target says; nothing was written then.
+        Raises AccessDenied, TableForeign, TableMisfit, StreamEmptied and what the target says: nothing was written.
         """
         pipeline, sink = self._config.pipeline.name, self._config.name
         with self._database.transaction():

@@ -9,12 +9,12 @@ from cdc.wording import size
 
 
 def of_memory(memory: Memory) -> str:
-    """`80.0 MB of maxmemory 100.0 MB in use`."""
+    """`80 MB of maxmemory 100 MB in use`."""
     return f"{size(memory.used)} of maxmemory {size(memory.limit)} in use"
 
 
 def of_limit(size_bytes: int, limit: int) -> str:
-    """`70.0 MB unread, transport.max_backlog_bytes is 64.0 MB`."""
+    """`70 MB unread, transport.max_backlog_bytes is 64 MB`."""
     return f"{size(size_bytes)} unread, transport.max_backlog_bytes is {size(limit)}"
 
 

@@ -220,8 +220,8 @@ def test_who_is_waited_for_is_told_with_what_to_do() -> None:
     blocking = [("shop:customer", Backlog(sink(10), 9, 70 << 20)), ("shop:order", Backlog(group(1), 9, 65 << 20))]
     reason, remedy = wording.waiting(blocking, 64 << 20)
     assert reason == (
-        "waits for sink billing in shop:customer (70.0 MB unread, transport.max_backlog_bytes is 64.0 MB),"
-        " external group audit in shop:order (65.0 MB unread, transport.max_backlog_bytes is 64.0 MB);"
+        "waits for sink billing in shop:customer (70 MB unread, transport.max_backlog_bytes is 64 MB),"
+        " external group audit in shop:order (65 MB unread, transport.max_backlog_bytes is 64 MB);"
         " the slot keeps the log"
     )
     assert remedy == (
