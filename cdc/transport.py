@@ -77,7 +77,7 @@ def refusal(text: str) -> TransportError:
     if "bulk length" in text or "ERANGE" in text or "too large" in text:
         return EntryTooLarge(text)
     if "executing the script" in text:  # Redis 7.0 does not say which
-        return TransportRefused(f"{text}: xadd or xinfo")
+        return TransportRefused(f"{text}: xadd, xinfo, xtrim or xpending")
     return TransportRefused(text)
 
 
