@@ -31,6 +31,10 @@ class Batch:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Snapshot runs whose state is stored together with `end`: run id -> JSON."""
 
+    def joined(self, later: Batch) -> Batch:
+        """What is to be stored when this batch and a later one are in."""
+        return Batch({**self.streams, **later.streams}, later.end, {**self.notes, **later.notes})
+
     @property
     def count(self) -> int:
         return sum(stream.count for stream in self.streams.values())

@@ -188,7 +188,9 @@ class Publisher:
         if replies:
             self._counters.batch_answered(time.monotonic() - sent.at)
         self._sent.popleft()
-        self._appended = sent.batch
+        before, self._appended = self._appended, sent.batch
+        if before is not None:  # it was appended while this one was on its way: its position goes with this one's
+            self._appended = before.joined(sent.batch)
         return None if sent.stores is None else sent.stores.end
 
     def _take_reply(self, stream: str, entries: StreamBatch, reply: Sequence[Any]) -> TransportError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -80,6 +81,22 @@ def test_a_batch_is_stored_with_the_one_that_follows(client: redis.Redis, publis
     assert publisher.idle
     assert published(client) == str(LSN(31))
     assert ids(client) == ["10-1000000", "20-1000000", "30-1000000"]
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_of_two_batches_on_their_way_both_are_stored(client: redis.Redis, publisher: Publisher, third: bool) -> None:
+    other = replace(batch(15), streams={"order": batch(15).streams["customer"]}, notes={"a": "done", "b": "running"})
+    publisher.send(other)
+    publisher.send(replace(batch(20), notes={"b": "done"}))
+    publisher.advance()
+    if third:
+        publisher.send(batch(30))
+    while not publisher.idle:
+        publisher.advance()
+    assert client.hgetall(KEYS.runs) == {b"a": b"done", b"b": b"done"}
+    last = client.hmget(KEYS.meta, "last:order", "last:customer")
+    assert last == [b"15-1000000", b"30-1000000" if third else b"20-1000000"]
+    assert published(client) == str(LSN(31 if third else 21))
 
 
 def test_behind_a_batch_that_failed_the_next_one_appends_nothing(client: redis.Redis, publisher: Publisher) -> None:
