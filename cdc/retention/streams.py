@@ -92,17 +92,13 @@ class Streams:
             if not info["length"]:
                 return None
             positions = {group["name"].decode(errors="replace"): self._position(key, group) for group in groups}
-        known = {sink.name: sink.positions[own] for sink in sinks if own in sink.positions}
-        registered = {sink.name for sink in sinks}
+        registered = {sink.name: sink.positions for sink in sinks}
+        groupless = {  # told less often than a group is moved
+            each: places[own] for each, places in registered.items() if own in places and each not in positions
+        }
         holders = tuple(
-            Holder(
-                each,
-                min(found for found in (positions.get(each), known.get(each)) if found is not None),
-                each in registered,
-                each in positions,
-                (each, own) in passed,
-            )
-            for each in sorted(positions.keys() | known.keys())
+            Holder(each, position, each in registered, each in positions, (each, own) in passed)
+            for each, position in sorted((positions | groupless).items())
         )
         return StreamSeen(
             key,
