@@ -240,6 +240,7 @@ class Opened:
             self.session.post,
             follower.verify,
             self.counters,
+            self.retention.snapshot_waits_for,
             config.source.snapshot_workers,
         )
 

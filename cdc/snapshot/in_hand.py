@@ -26,6 +26,8 @@ class RunInHand:
         self.subject = subject
         self.threads = 0
         """How many work on it; kept by whoever hands out the work."""
+        self.held_by: str | None = None
+        """What must be over before another chunk is begun, in words."""
         self._translator = translator
         self._waiting = waiting
         self._chunk_bytes = chunk_bytes
@@ -41,7 +43,7 @@ class RunInHand:
     @property
     def wants_threads(self) -> bool:
         """Whether another thread would find work: always the first one, and more where there is more than a chunk."""
-        return not self._exhausted and (self.threads == 0 or self._read > 0)
+        return not self._exhausted and self.held_by is None and (self.threads == 0 or self._read > 0)
 
     @property
     def is_complete(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cdc.control import Control
@@ -51,7 +51,9 @@ class Runs:
         threads: ChunkThreads,
         waiting: Waiting,
         counters: Counters,
+        stream_waits_for: Callable[[str], str | None],
     ) -> None:
+        """`stream_waits_for`: whose reading a stream waits for before it takes more rows of a snapshot."""
         self._source = source
         self._control = control
         self._translator = translator
@@ -60,6 +62,7 @@ class Runs:
         self._threads = threads
         self._waiting = waiting
         self._counters = counters
+        self._stream_waits_for = stream_waits_for
         self._writers: dict[str, _Writers] = {}
         """By run."""
         self.paused_since: float | None = None
@@ -69,14 +72,16 @@ class Runs:
 
     @property
     def waiting_for(self) -> str | None:
-        """What a run waits for before it begins, in words."""
-        return next(map(str, self._writers.copy().values()), None)
+        """What a run waits for, in words."""
+        held = (in_hand.held_by for in_hand in self._threads.runs if in_hand.held_by is not None)
+        return next(map(str, self._writers.copy().values()), None) or next(held, None)
 
     def keep(self) -> bool:
         """End what is complete and begin what can be; returns whether anything is left to do."""
         self._control.take_requests(list(self._subjects))
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
+            in_hand.held_by = self._stream_waits_for(in_hand.subject.mapping.stream)
             if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
                 self._end(in_hand)
         stored = self._control.runs()

@@ -48,12 +48,13 @@ class SnapshotWorker:
         post: Callable[[Callable[[], None]], None],
         verify: Callable[[Source], None],
         counters: Counters,
+        stream_waits_for: Callable[[str], str | None],
         chunk_threads: int,
     ) -> None:
         """`source` is for the thread that keeps the runs, `open_source` makes one for a thread that reads chunks.
 
         `post` has a function called by the stream's thread; `verify` is called every few seconds and raises what it
-        finds wrong with the mapping.
+        finds wrong with the mapping; `stream_waits_for` tells whose reading a stream waits for before it takes more.
         """
         self._source = source
         self._translator = translator
@@ -69,7 +70,17 @@ class SnapshotWorker:
 
         self._threads = ChunkThreads(chunk_threads, open_source, chunks, self._waiting, self._wake.set)
         self._rereader = Rereader(chunks(source, self._let_forget), translator, subjects, self._waiting)
-        self._runs = Runs(source, control, translator, subjects, self._marks, self._threads, self._waiting, counters)
+        self._runs = Runs(
+            source,
+            control,
+            translator,
+            subjects,
+            self._marks,
+            self._threads,
+            self._waiting,
+            counters,
+            stream_waits_for,
+        )
         self.when_idle: Callable[[], None] = lambda: None
         self.idle = threading.Event()
         """Set while there is neither a run nor a request to work on."""

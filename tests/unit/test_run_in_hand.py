@@ -226,3 +226,11 @@ def test_a_small_table_is_left_to_one_thread() -> None:
     wanted.append(run.wants_threads)
     run.work(cast(Chunks, table))
     assert [*wanted, run.wants_threads] == [True, False, True]
+
+
+def test_no_chunk_is_begun_while_its_stream_is_full() -> None:
+    run = in_hand(Table(keys(50)))
+    run.held_by = "the readers of stream customer"
+    assert not run.wants_threads
+    run.held_by = None
+    assert run.wants_threads
