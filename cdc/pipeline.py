@@ -90,7 +90,9 @@ class Reader:
         self._remedy: str | None = None
         self.counters = Counters()
         self.pulse = Pulse()
-        self.retention = Retention(config, lambda: self._state != "standby", self.pulse)
+        self.retention = Retention(
+            config, lambda: self._state != "standby", lambda: self.counters.sent_bytes, self.pulse
+        )
         self.latest = self._figures()
         """What the reader said of itself last; another value each time."""
         self.stop = threading.Event()

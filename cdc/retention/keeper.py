@@ -61,12 +61,18 @@ class _Watched:
 class Retention:
     """Trims the streams of one pipeline until closed. One thread works; what it knows may be read from any."""
 
-    def __init__(self, config: ReaderConfig, is_ours: Callable[[], bool], pulse: Pulse) -> None:
-        """`is_ours`: whether this process is the pipeline's reader, and not one that stands by."""
+    def __init__(
+        self, config: ReaderConfig, is_ours: Callable[[], bool], sent_bytes: Callable[[], int], pulse: Pulse
+    ) -> None:
+        """`is_ours`: whether this process is the pipeline's reader, and not one that stands by.
+
+        `sent_bytes`: how much it has sent to Redis since it began.
+        """
         transport = config.transport
         self._config = config
         self._keys = Keys(config.pipeline.name)
         self._is_ours = is_ours
+        self._sent_bytes = sent_bytes
         self._pulse = pulse
         self._rules = Rules(transport.max_backlog_bytes, transport.laggard)
         self._retain_seconds = transport.retain.total_seconds()
@@ -79,7 +85,9 @@ class Retention:
         self._looked_at = 0.0
         self._memory = Memory(0, 0)
         self._backlogs: dict[str, int] = {}
-        """Stream of the present epoch -> the largest backlog in it, in bytes."""
+        """Stream of the present epoch that has readers -> the largest backlog in it, in bytes."""
+        self._sent_before = 0
+        """What had been sent when backlogs were looked at."""
         self._waits = threading.Condition()
         self._blocked: Hindrance | None = None
         self.failure: Hindrance | None = None
@@ -102,10 +110,12 @@ class Retention:
     def snapshot_waits_for(self, stream: str) -> str | None:
         """Why no more rows of a snapshot should be published to a stream now; None: they may.
 
-        Of what was seen last, so it costs nothing to ask.
+        Of what was seen last, so it costs nothing to ask; all that was sent since counts as unread.
         """
-        limit, backlog = self._rules.max_backlog_bytes, self._backlogs.get(stream, 0)
-        if limit is not None and backlog > SNAPSHOT_SHARE * limit:
+        limit, backlog = self._rules.max_backlog_bytes, self._backlogs.get(stream)
+        if backlog is None:
+            return None
+        if limit is not None and backlog + self._sent_bytes() - self._sent_before > SNAPSHOT_SHARE * limit:
             return f"the readers of stream {stream} ({wording.of_limit(backlog, limit)})"
         if self._memory.is_short and backlog:
             return f"the readers of stream {stream} (Redis is short of memory: {wording.of_memory(self._memory)})"
@@ -154,6 +164,7 @@ class Retention:
         passed = streams.passed()
         blocking: list[tuple[str, Backlog]] = []
         backlogs: dict[str, int] = {}
+        sent_before = self._sent_bytes()
         for name in names_of(state):
             seen = streams.look(name, self._sinks, passed)
             if seen is None:
@@ -173,9 +184,9 @@ class Retention:
             self._trim(streams, name, seen, judgement)
             if name.epoch == state.epoch:
                 blocking += [(seen.key, backlog) for backlog in judgement.blocking]
-                counting = [each.size_bytes for each in unread if each.holder.name not in judgement.exempt]
-                backlogs[name.stream] = max(counting, default=0)
-        self._backlogs = backlogs
+                if counting := [each.size_bytes for each in unread if each.holder.name not in judgement.exempt]:
+                    backlogs[name.stream] = max(counting)
+        self._backlogs, self._sent_before = backlogs, sent_before
         self._block(blocking)
 
     def _look_around(self, streams: Streams) -> None:

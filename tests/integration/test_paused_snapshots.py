@@ -1,4 +1,4 @@
-"""`cdc snapshot --pause` and `--resume`: snapshots wait, changes flow on."""
+"""Snapshots that wait, because they are paused or because their stream is full: changes flow on."""
 
 from __future__ import annotations
 
@@ -96,3 +96,29 @@ def test_a_reader_that_ends_after_the_snapshots_refuses_to_wait_for_ever(shop: P
 @pytest.mark.parametrize("options", [["--pause", "--all"], ["--resume", "customer"], ["--pause", "--resume"]])
 def test_pause_and_resume_stand_alone(shop: Pipeline, options: list[str]) -> None:
     shop.run("cdc.cli", "snapshot", *options, expect=2)
+
+
+def test_a_snapshot_leaves_room_in_a_stream_that_nobody_reads(
+    source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(source_dsn) as connection:
+        connection.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+        connection.execute("INSERT INTO customers SELECT n, repeat('x', 200) FROM generate_series(1, 200000) AS n")
+    limited = "max_backlog_bytes = 64_000_000\nconfirm_delay_seconds = 0.3"
+    with closing(
+        Pipeline(pipeline_name, source_dsn, redis_url, tmp_path, CONFIGURATION, transport_options=limited)
+    ) as shop:
+        stream = shop.keys.stream("customer", 1)
+        shop.redis.xgroup_create(stream, "audit", "0", mkstream=True)
+        shop.reader()
+        wait_until("the snapshot to wait", lambda: "the readers of stream customer" in str(status(shop)["waiting_for"]))
+        rows = [run.rows for run in runs(shop)]
+        change(shop, "Ada")
+        wait_until("the change", lambda: published(shop, "Ada"))
+        assert [run.rows for run in runs(shop)] == rows
+        assert 0 < rows[0] < 200_000
+        shop.redis.xgroup_setid(stream, "audit", "$")
+        wait_until("more rows", lambda: runs(shop)[0].rows > rows[0])
+        shop.redis.xgroup_destroy(stream, "audit")
+        wait_until("the snapshot", shop.snapshots_done)
+        assert [run.rows for run in runs(shop)] == [200_000]
