@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sinks.copy_text import LineWriter, line_writer
+from sinks import copy_text
+from sinks.copy_text import COMPILED, Column, LineWriter, compiled_writer, line_writer, pattern_writer
 
 TYPES = {
     "id": "bigint",
@@ -18,6 +22,15 @@ TYPES = {
     "raw": "json",
 }
 NAMES = list(TYPES)
+
+
+Make = Callable[[tuple[Column, ...]], LineWriter]
+WAYS: Mapping[str, Make] = {"pattern": pattern_writer} | ({"compiled": compiled_writer} if COMPILED else {})
+
+
+@pytest.fixture(autouse=True, params=WAYS.values(), ids=list(WAYS))
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_text, "WRITER", request.param)
 
 
 def writer(fields: list[str] = NAMES, written: list[str] | None = None) -> LineWriter:
@@ -74,6 +87,8 @@ def test_fields_without_a_column_are_stepped_over() -> None:
         b'{"id":1,"name":"a"',
         b'{"id":1,"name":"a\\"}',
         b'{"id":1,"name":"a\\x41"}',
+        b'{"id":1,"name":"a\n2\tb"}',  # no JSON, and it would be a second line
+        b'{"id":1,"name":"a\\\\\n2\tb"}',
         b'{"id":"1","name":"a"}',
         b'{"id":1,"name":["a"]}',
         b'{"id":1, "name":"a"}',
@@ -87,3 +102,57 @@ def test_another_form_is_left_to_the_targets_json_functions(state: bytes) -> Non
 def test_types_whose_json_is_not_their_text_have_no_writer() -> None:
     assert line_writer(["tags"], {"tags": "text[]"}, ["tags"]) is None
     assert line_writer(["a", "b"], {"a": "json", "b": "json"}, ["a", "b"]) is None
+
+
+# Much of it looks like what stands between values.
+PIECES = [
+    *(
+        b"null",
+        b"true",
+        b"-7",
+        b'"a"',
+        b'"\\""',
+        b'"NaN"',
+        b'{"a": 1}',
+        b'["x, y"]',
+        b'"\\\\n"',
+        b'{"x":"\\t\n"}',
+        b"",
+        b"{",
+    ),
+    *(
+        b'"a',
+        b'"',
+        b"\\",
+        b"\0",
+        b"\xc3\xa9",
+        b'"raw":',
+        b',"raw":',
+        b'"id":1',
+        b"nullx",
+        b"null,",
+        b"1.5",
+        b"}",
+        b'"\t"',
+    ),
+]
+VALUES = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), min_size=1, max_size=3).map(b"".join)
+
+
+@st.composite
+def states(draw: st.DrawFn, fields: list[str]) -> bytes:
+    """Nearly of the usual form."""
+    whole = b"{" + b",".join(b'"%b":' % name.encode() + draw(VALUES) for name in fields) + b"}"
+    cut = draw(st.integers(0, 40))
+    return whole[: len(whole) - max(0, cut - 30)]
+
+
+@pytest.mark.skipif(COMPILED is None, reason="lines are written in Python here")
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True), st.data())
+def test_the_compiled_writer_writes_the_same_line_or_leaves_the_state_alone(
+    fields: list[str], data: st.DataObject
+) -> None:
+    written = data.draw(st.lists(st.sampled_from(fields), unique=True))
+    columns = tuple(Column(name, TYPES[name], name in written) for name in fields)
+    for state in data.draw(st.lists(states(fields) | st.binary(max_size=20), min_size=5, max_size=20)):
+        assert compiled_writer(columns)(state) == pattern_writer(columns)(state)

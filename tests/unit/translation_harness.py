@@ -58,6 +58,16 @@ class Log:
         for frame in frames:
             self.translator.feed(frame)
 
+    def feed_runs(self, frames: list[bytes]) -> None:
+        """The same for frames that came together."""
+        at = 0
+        while at < len(frames):
+            at += self.translator.feed_run(frames, at)
+
+    def take_batch(self) -> None:
+        """Take what may be published."""
+        self._take()
+
     def take(self) -> list[str]:
         """Take what may be published, and tell all that is published since the last call."""
         self._take()
