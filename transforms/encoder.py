@@ -94,7 +94,7 @@ def compiled_encoder(relation: Sequence[RelationColumn], columns: Sequence[str],
     """The encoder that runs in C where a row is common."""
     explicit = _ExplicitEncoder(relation, columns, key)
     made: Any = COMPILED.Plan(
-        tuple(_LETTERS[column.type.form] if _is_scalar(column) else value_encoder(column.type) for column in relation),
+        tuple(value_encoder(type_) if type_.element_oid else _LETTERS[type_.form] for _, type_ in relation),
         explicit.labels(columns),
         explicit.labels(key),
     )
@@ -139,10 +139,6 @@ def shaped_encoder(
         return lines.latest(text, 0) or lines.encode(copy_text.kinds(text), text, 0) or explicit.line(text)
 
     return RowEncoder(encode_row, encode_key, encode_line)
-
-
-def _is_scalar(column: RelationColumn) -> bool:
-    return not column.type.element_oid
 
 
 class _Field(NamedTuple):
