@@ -94,6 +94,28 @@ def test_any_bytes_become_the_same_row_or_the_same_error(data: bytes, at: int) -
         assert outcome(compiled.key, data, place) == outcome(explicit.key, data, place)
 
 
+PLAIN_ROW = [
+    *(b"t", b"\\x00ff", b"20", b'any "text" \xc3\xa9', b"[1]", b"-7.5e+10", b"2000-01-01 00:00:00.5"),
+    *(b"2000-01-01 00:00:00+00", b"10.50", b"{}", b"{1,NULL}"),
+]
+
+
+@needs_compiled
+def test_a_plain_row_is_compiled_work_and_with_a_byte_less_or_more_it_is_refused() -> None:
+    compiled, explicit = both()
+    data = builders.tuple_data(*PLAIN_ROW)
+    line = b"\t".join(value.replace(b"\\", b"\\\\") for value in PLAIN_ROW) + b"\n"
+    assert type(compiled.row(data, 0, 0)) is type(compiled.line(line)) is tuple  # a Row is made by the explicit one
+    assert Row(*compiled.row(data, 0, 0)) == Row(*compiled.line(line)) == explicit.row(data, 0, 0)
+    for size in range(len(data)):
+        with pytest.raises(MalformedMessage):
+            compiled.row(data[:size], 0, 0)
+        with pytest.raises(MalformedMessage):
+            compiled.key(data[:size], 0)
+    with pytest.raises(MalformedMessage):
+        compiled.row(data + b"n", 0, 0)
+
+
 @needs_compiled
 @given(st.lists(st.sampled_from([*TEXTS, b"\\N", b"\\\\N", b"\\q", b"a\\", b"\\t\\\\"]), min_size=10, max_size=12))
 def test_any_line_of_copys_text_becomes_the_same_row(texts: list[bytes]) -> None:
