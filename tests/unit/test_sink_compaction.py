@@ -199,11 +199,13 @@ WORDS = st.sampled_from(
     [b"op", b"upsert", b"type", b"customer.v1", b"key", b"state", b"end", b"origin", b"rev", b"1", b""]
 )
 
+TAIL = st.sampled_from([b"end", b"origin", b"end", b"origin", b"rev"])
+
 
 @pytest.mark.skipif(COMPILED is None, reason="entries are merged in Python here")
 @given(
     st.lists(
-        st.builds(upsert, KEYS, st.just(b"s"), st.sampled_from([b"end", b"origin", b"rev"]), WORDS)
+        st.builds(lambda key, tail: upsert(key, b"s", *tail), KEYS, st.lists(TAIL, max_size=6))
         | st.builds(upsert, KEYS, WORDS, type_=WORDS)
         | st.lists(st.tuples(WORDS, WORDS), max_size=9).map(lambda pairs: [word for pair in pairs for word in pair]),
         max_size=8,

@@ -85,6 +85,7 @@ def test_fields_without_a_column_are_stepped_over() -> None:
         b'{"id":1}',
         b'{"id":1,"name":"a","more":1}',
         b'{"id":1,"name":"a"',
+        b'{"id":1,"name":"a"}}',
         b'{"id":1,"name":"a\\"}',
         b'{"id":1,"name":"a\\x41"}',
         b'{"id":1,"name":"a\n2\tb"}',  # no JSON, and it would be a second line
@@ -104,47 +105,39 @@ def test_types_whose_json_is_not_their_text_have_no_writer() -> None:
     assert line_writer(["a", "b"], {"a": "json", "b": "json"}, ["a", "b"]) is None
 
 
-# Much of it looks like what stands between values.
-PIECES = [
-    *(
-        b"null",
-        b"true",
-        b"-7",
-        b'"a"',
-        b'"\\""',
-        b'"NaN"',
-        b'{"a": 1}',
-        b'["x, y"]',
-        b'"\\\\n"',
-        b'{"x":"\\t\n"}',
-        b"",
-        b"{",
-    ),
-    *(
-        b'"a',
-        b'"',
-        b"\\",
-        b"\0",
-        b"\xc3\xa9",
-        b'"raw":',
-        b',"raw":',
-        b'"id":1',
-        b"nullx",
-        b"null,",
-        b"1.5",
-        b"}",
-        b'"\t"',
-    ),
-]
-VALUES = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), min_size=1, max_size=3).map(b"".join)
+# What values are like, and what looks like what stands between them.
+STRINGS = [b'"a"', b"null", b'""', b'"\\\\\\""', b'"\\u0041"', b'"caf\xc3\xa9"', b'"tab\t"']
+DOCUMENTS = [b'{"a": "\\\\\\n"}', b"null", b"[1, null]", b'"x"', b"nullx"]
+LIKELY = {
+    "id": [b"1", b"-7", b"null", b"12a"],
+    "name": STRINGS,
+    "price": STRINGS,
+    "score": [b"1.5e-7", b'"NaN"', b"null", b'"NaN', b"nullx"],
+    "paid": [b"true", b"false", b"null", b"t"],
+    "doc": DOCUMENTS,
+    "raw": [*DOCUMENTS, b'{"x":\n1}', b' "\t" '],
+}
+PIECES = st.sampled_from([b"null", b'"', b"\\", b"\0", b"}", b",", b'"raw":', b',"raw":', b'"id":1']) | st.binary(
+    max_size=3
+)
 
 
 @st.composite
 def states(draw: st.DrawFn, fields: list[str]) -> bytes:
-    """Nearly of the usual form."""
-    whole = b"{" + b",".join(b'"%b":' % name.encode() + draw(VALUES) for name in fields) + b"}"
-    cut = draw(st.integers(0, 40))
-    return whole[: len(whole) - max(0, cut - 30)]
+    """Mostly of the usual form."""
+
+    def pair(name: str) -> bytes:
+        return b'"%b":%b' % (name.encode(), draw(st.sampled_from(LIKELY[name])))
+
+    pairs = [pair(name) for name in fields]
+    if draw(st.booleans()):  # what stands behind a document, once more in it
+        at = draw(st.integers(0, len(fields) - 1))
+        pairs[at] += b"," + pair(draw(st.sampled_from(fields)))
+    whole = bytearray(b"{" + b",".join(pairs) + b"}")
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(whole)))
+        whole[at : at + draw(st.integers(0, 2))] = draw(PIECES)
+    return bytes(whole)
 
 
 @pytest.mark.skipif(COMPILED is None, reason="lines are written in Python here")

@@ -39,10 +39,16 @@ def route(
 class Log:
     """What the reader does with the log: frames in, entries out."""
 
-    def __init__(self, routes: Mapping[int, Sequence[Route]] | None = None, *, limit_count: int = 1000) -> None:
+    def __init__(
+        self,
+        routes: Mapping[int, Sequence[Route]] | None = None,
+        *,
+        limit_count: int = 1000,
+        limit_bytes: int = 1 << 20,
+    ) -> None:
         self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
         self.batches: list[Batch] = []
-        self.builder = BatchBuilder(START, limit_count, 1 << 20)
+        self.builder = BatchBuilder(START, limit_count, limit_bytes)
         self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
         self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take)
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
