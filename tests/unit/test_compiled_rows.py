@@ -229,3 +229,12 @@ def test_plain_inserts_are_taken_together_until_the_batch_is_full() -> None:
     frames = [*builders.transaction(50, *(builders.insert(CUSTOMERS, b"%d" % each, None, None) for each in range(5)))]
     feed = log.translator.feed_run
     assert [feed(frames, first) for first in (0, 1, 4, 6)] == [1, 3, 2, 1]
+
+
+@needs_compiled
+def test_each_insert_of_a_long_run_has_its_own_id_and_row() -> None:
+    log = Log()
+    log.feed_runs(
+        [*builders.transaction(50, *(builders.insert(CUSTOMERS, b"%d" % n, None, None) for n in range(1, 13)))]
+    )
+    assert log.take() == [f"customer 50-{n}000000 upsert {n}{' end' * (n == 12)}" for n in range(1, 13)]
