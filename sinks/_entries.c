@@ -195,6 +195,8 @@ static int take_document(struct cursor *in, const struct field *field, const str
             in->at++;
         emit(in, field, start, (size_t)(in->at - start));
         if (escape != NULL) {
+            if (field->form == JSONB && *in->at != '\\')
+                return 0; /* not as Postgres writes it */
             emit(in, field, escape, 2);
             in->at++;
         }

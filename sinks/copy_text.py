@@ -93,9 +93,10 @@ def pattern_writer(columns: tuple[Column, ...]) -> LineWriter:
     escaped = _pattern(columns, _ESCAPED_STRING).fullmatch
     of_written = [column.type for column in columns if column.is_written]
     documents = [place for place, type_ in enumerate(of_written) if type_ in _DOCUMENTS]
+    has_json = "json" in of_written
 
     def write(state: bytes) -> bytes | None:
-        if b"\\" not in state and not _has_space(state):
+        if b"\\" not in state and b"\n" not in state and not (has_json and _has_space(state)):
             found = plain(state)
             return None if found is None else b"\t".join(found.groups(_NULL))
         found = escaped(state)
@@ -124,7 +125,7 @@ def _pattern(columns: Sequence[Column], string: bytes) -> re.Pattern[bytes]:
 
 
 def _has_space(state: bytes) -> bool:
-    return b"\n" in state or b"\t" in state or b"\r" in state
+    return b"\t" in state or b"\r" in state
 
 
 def _escaped(document: bytes) -> bytes:
