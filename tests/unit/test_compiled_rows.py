@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.snapshot.visibility import Snapshot
 from tests import builders
 from tests.builders import column
 from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, UNMAPPED, Log, columns, route
@@ -187,17 +188,17 @@ ROUTES = {CUSTOMERS: [route("customer.v1")], ORDERS: [route("order.v1", rev=2), 
 
 
 def told(log: Log, feed: Callable[[], object], watched: str | None) -> object:
-    """All that came of it: entries, the error if any, what the snapshot window learnt."""
-    log.window.event = watched
+    """All that came of it: entries, the error if any, what the snapshot's windows learnt."""
+    window = log.deliveries.open(watched) if watched else None
     error = None
     try:
         feed()
     except StatecastError as raised:
         error = type(raised)
-    log.window.event = None
     log.take_batch()
     batches = [(batch.end, batch.streams, batch.notes) for batch in log.batches]
-    return batches, log.builder.count, log.builder.bytes, error, vars(log.window), log.translator.latest_end
+    learnt = window and window.judge(Snapshot(1, 1, frozenset()))
+    return batches, log.builder.count, error, learnt, log.deliveries.waits_for, log.translator.latest_end
 
 
 @needs_compiled
