@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-versions bench bench-quick bench-peers soak clean
+.PHONY: help setup demo check test test-pure test-versions bench bench-quick bench-peers soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: $(STAMP) ## make .venv with everything needed (again when pyproject.toml changed)
+setup: $(STAMP) ## make .venv with everything needed (again when pyproject.toml or C changed)
 
 # pip older than 25.1 cannot install dependency groups, and a new venv has the pip of its Python.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py $(wildcard transforms/*.c sinks/*.c)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[embedded]'
@@ -30,6 +30,9 @@ check: setup ## lint, formatting, types, import rules
 
 test: setup ## all tests but soak; PYTEST_ARGS='-n 0 -k name' is passed on
 	$(BIN)/pytest -m 'not soak' -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-pure: setup ## the tests of what is compiled, in pure Python
+	STATECAST_PURE_PYTHON=1 $(BIN)/pytest -n 2 --dist worksteal tests/unit tests/types $(PYTEST_ARGS)
 
 # Debian's packages postgresql-15 and redis-server; the environment may name others.
 OLD_POSTGRES ?= /usr/lib/postgresql/15/bin
@@ -53,5 +56,5 @@ soak: setup ## the tests that run for minutes
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build dist transforms/*.so sinks/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

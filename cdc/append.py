@@ -13,6 +13,9 @@ from transforms.position import Position
 
 UPSERT_WORDS, FOUND_WORDS, DELETE_WORDS, TRANSACTION_WORDS = 5, 6, 4, 3
 
+UPSERT_HEAD = b"$1\r\nu\r\n"
+"""What an upsert without optional fields begins with; id, type, key and state follow, each a word."""
+
 _WORD = b"$%d\r\n%b\r\n"
 _TRANSACTION = b"$1\r\nt\r\n" + _WORD + _WORD
 _ENDING = {b"$1\r\n" + code: b"$1\r\n" + code.upper() for code in (b"u", b"o", b"d", b"x")}
@@ -24,7 +27,7 @@ def _words(*words: bytes) -> bytes:
 
 def upsert_template(type_: bytes) -> bytes:
     """Takes (size, id, size, key, size, state), of an upsert without optional fields."""
-    return b"$1\r\nu\r\n" + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD
+    return UPSERT_HEAD + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD
 
 
 def found_template(type_: bytes) -> bytes:
@@ -54,8 +57,8 @@ def ending(item: bytes) -> bytes:
 
 def command(sha: str, key: str, known: str, count: int, items: Sequence[bytes]) -> bytes:
     """The EVALSHA that appends items with `count` words in all."""
-    head = _words(b"EVALSHA", sha.encode(), b"1", key.encode(), known.encode())
-    return b"*%d\r\n%b%b" % (count + 5, head, b"".join(items))
+    head = b"*%d\r\n" % (count + 5) + _words(b"EVALSHA", sha.encode(), b"1", key.encode(), known.encode())
+    return b"".join([head, *items])
 
 
 def last_id(items: Sequence[bytes]) -> Position:

@@ -104,12 +104,7 @@ class BatchBuilder:
 
     def add(self, stream: str, item: bytes, words: int) -> bool:
         """Append an entry of the transaction in hand; returns whether the batch is full and should go."""
-        buffer = self._open.get(stream)
-        if buffer is None:
-            if (buffer := self._buffers.get(stream)) is None:
-                buffer = self._buffers[stream] = StreamBuffer()
-            self._open[stream] = buffer
-            buffer.begin_transaction(self._transaction)
+        buffer = self._opened(stream)
         buffer.items.append(item)
         buffer.words += words
         buffer.newest_words = words
@@ -117,6 +112,31 @@ class BatchBuilder:
         self.count += 1
         self.bytes += len(item)
         return self.count >= self._limit_count or self.bytes >= self._limit_bytes
+
+    def add_all(self, stream: str, items: list[bytes], size: int, words: int) -> bool:
+        """Append entries of the same number of `words`, at least one; `size`: of all of them, in bytes. See `room`."""
+        buffer = self._opened(stream)
+        buffer.items += items
+        buffer.words += words * len(items)
+        buffer.newest_words = words
+        buffer.count += len(items)
+        self.count += len(items)
+        self.bytes += size
+        return self.count >= self._limit_count or self.bytes >= self._limit_bytes
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """With how many more entries, or bytes of them, the batch is full; there always is room for one."""
+        return max(1, self._limit_count - self.count), max(1, self._limit_bytes - self.bytes)
+
+    def _opened(self, stream: str) -> StreamBuffer:
+        buffer = self._open.get(stream)
+        if buffer is None:
+            if (buffer := self._buffers.get(stream)) is None:
+                buffer = self._buffers[stream] = StreamBuffer()
+            self._open[stream] = buffer
+            buffer.begin_transaction(self._transaction)
+        return buffer
 
     def end_transaction(self) -> None:
         """The transaction in hand is over: no entry is held back."""

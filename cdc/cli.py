@@ -21,6 +21,7 @@ from transforms.command_line import (
     print_findings,
     run_command,
     stop_on_signals,
+    version_option,
 )
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cdc", description="Publish the full state of Postgres rows to Redis Streams.", parents=[common]
     )
+    version_option(parser, "transforms._rows")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, help_: str) -> argparse.ArgumentParser:

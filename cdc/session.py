@@ -33,7 +33,8 @@ from transforms.tuple_data import MalformedMessage
 log = logging.getLogger(__name__)
 
 FRAMES_PER_TURN = 512
-"""How many frames are handled before timers are looked at."""
+BYTES_PER_TURN = 1024 * 1024
+"""How many frames, or bytes of them, are handled before timers are looked at."""
 WAIT_SECONDS = 0.5
 CONFIRM_INTERVAL_SECONDS = 0.2
 IDLE_STORE_INTERVAL_SECONDS = 1.0
@@ -150,18 +151,29 @@ class Session:
 
     def _read_frames(self) -> bool:
         """Handle frames that are here; True when there are no more for now."""
-        feed = self._translator.feed
-        for count, frame in enumerate(self._replication.frames(), 1):
-            kind = frame[0]
-            if kind == XLOG_DATA:
-                feed(frame)
-            elif kind == KEEPALIVE:
-                self._keepalive(frame)
-            else:
-                raise MalformedMessage(f"a frame of unknown kind {kind:#04x}")
-            if count >= FRAMES_PER_TURN:
-                return False
+        frames: list[bytes] = []
+        size = 0
+        try:
+            for frame in self._replication.frames():
+                frames.append(frame)
+                size += len(frame)
+                if len(frames) == FRAMES_PER_TURN or size >= BYTES_PER_TURN:
+                    return False
+        finally:  # also when the stream has ended behind them
+            self._handle(frames)
         return True
+
+    def _handle(self, frames: list[bytes]) -> None:
+        feed, at = self._translator.feed_run, 0
+        while at < len(frames):
+            kind = frames[at][0]
+            if kind == XLOG_DATA:
+                at += feed(frames, at)
+                continue
+            if kind != KEEPALIVE:
+                raise MalformedMessage(f"a frame of unknown kind {kind:#04x}")
+            self._keepalive(frames[at])
+            at += 1
 
     def _keepalive(self, frame: bytes) -> None:
         keepalive = walsender.decode_keepalive(frame)

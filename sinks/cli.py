@@ -20,6 +20,7 @@ from transforms.command_line import (
     print_findings,
     run_command,
     stop_on_signals,
+    version_option,
 )
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED
 
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cdc-sink", description="Apply events to replica tables.", parents=[common], allow_abbrev=False
     )
+    version_option(parser, "sinks._entries")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, help_: str) -> argparse.ArgumentParser:

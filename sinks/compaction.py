@@ -1,18 +1,20 @@
 """What a batch comes to: the last state of each key, ordered so that few statements apply it.
 
 Intermediate states may be merged, never reordered. Plain upserts, nearly all there is, are read straight from their
-words; everything else goes through `wire.read`.
+words (by `_entries.c`, where it is there); everything else goes through `wire.read`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sinks.batch import Entry
-from transforms import wire
+from transforms import accelerator, wire
 from transforms.event import Delete, Mark, Truncate, Upsert
+
+COMPILED: Final = accelerator.load("sinks._entries")
 
 
 class Change(NamedTuple):
@@ -66,33 +68,65 @@ class _Collected:
     latest: dict[bytes, Change] = field(default_factory=dict)
     behind: dict[bytes, list[Change]] = field(default_factory=dict)
     """Partial upserts that came after the change in `latest`."""
+    is_plain: bool = True
+    """Whether all were plain upserts."""
 
 
 _PLAIN_FIELDS = [b"op", b"type", b"key", b"state"]
 _PLAIN_TAIL = frozenset((b"end", b"origin"))
+_PLAIN = ((), (), 1)
+"""What a plain upsert's change has besides id, key and state."""
+
+Kept = dict[bytes, tuple[dict[bytes, Change], dict[bytes, list[Change]]]]
+"""`latest` and `behind` of each event type, by its label as in entries."""
+TakePlain = Callable[[list[Entry], int, Kept], int]
+"""Keeps plain upserts, from number `first` of the entries on; returns the number of the first other entry."""
 
 
-def compact(entries: Iterable[Entry], sink: str, labels: Mapping[bytes, str]) -> list[Step]:
+def take_plain(entries: list[Entry], first: int, kept: Kept) -> int:
+    """See `TakePlain`."""
+    new = tuple.__new__  # a NamedTuple's own costs three times as much
+    for number in range(first, len(entries)):
+        entry_id, words = entries[number]
+        size = len(words)
+        if (
+            words[0:7:2] != _PLAIN_FIELDS
+            or words[1] != b"upsert"
+            or not (size == 12 or (size in (14, 16) and _PLAIN_TAIL.issuperset(words[12::2])))
+        ):
+            return number
+        if (of_type := kept.get(words[3])) is not None:
+            latest, behind = of_type
+            key = words[5]
+            latest[key] = new(Change, (entry_id, key, words[7], *_PLAIN))
+            if behind:
+                behind.pop(key, None)
+    return len(entries)
+
+
+def take_plain_compiled(entries: list[Entry], first: int, kept: Kept) -> int:
+    """The same in C."""
+    end: int = COMPILED.take_plain(entries, first, kept, Change, _PLAIN)
+    return end
+
+
+TAKE_PLAIN: TakePlain = take_plain_compiled if COMPILED else take_plain
+
+
+def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> list[Step]:
     """Merge the entries that concern this sink: mapped types (`labels`: as in entries -> as text), not for another.
 
     Raises MalformedEntry.
     """
     steps: list[Step] = []
-    collected: dict[bytes, _Collected] = {label: _Collected() for label in labels}
-    new = tuple.__new__  # a NamedTuple's own costs three times as much
-    for entry_id, words in entries:
-        size = len(words)
-        if (
-            words[0:7:2] == _PLAIN_FIELDS
-            and words[1] == b"upsert"
-            and (size == 12 or (words[12] in _PLAIN_TAIL and (size == 14 or (size == 16 and words[14] in _PLAIN_TAIL))))
-        ):
-            if (rows := collected.get(words[3])) is not None:
-                key = words[5]
-                rows.latest[key] = new(Change, (entry_id, key, words[7], (), (), 1))
-                if rows.behind:
-                    rows.behind.pop(key, None)
-            continue
+    collected = {label: _Collected() for label in labels}
+    at = 0
+    while at < len(entries):
+        at = TAKE_PLAIN(entries, at, {label: (rows.latest, rows.behind) for label, rows in collected.items()})
+        if at == len(entries):
+            break
+        entry_id, words = entries[at]
+        at += 1
         event = wire.read(entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True)))
         if event.to not in (None, sink):
             continue
@@ -107,6 +141,7 @@ def compact(entries: Iterable[Entry], sink: str, labels: Mapping[bytes, str]) ->
 
 
 def _collect(rows: _Collected, entry_id: bytes, event: Upsert | Delete | Truncate) -> None:
+    rows.is_plain = False
     if isinstance(event, Truncate):
         rows.truncate = True
         rows.latest.clear()
@@ -136,6 +171,8 @@ def _close(steps: list[Step], collected: dict[bytes, _Collected], labels: Mappin
 
 
 def _rounds(rows: _Collected) -> list[Round]:
+    if rows.is_plain and rows.latest:
+        return [Round([], [Group(*_PLAIN, list(rows.latest.values()))])]
     rounds = [_round(rows.latest.values())] if rows.latest else []
     depth = max(map(len, rows.behind.values()), default=0)
     for number in range(depth):

@@ -13,6 +13,11 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from typing import Final, NamedTuple
+
+from transforms import accelerator
+
+COMPILED: Final = accelerator.load("sinks._entries")
 
 LineWriter = Callable[[bytes], bytes | None]
 """From a state to its line without line's end, or None: not of the usual form."""
@@ -23,7 +28,7 @@ _NUMBER = rb"(?:([0-9-]++)|null)"
 _FLOAT = rb'(?:null|"?+([0-9A-Za-z.+-]++)"?+)'  # NaN and the infinities are strings
 _BOOLEAN = rb"(?:(true|false)|null)"
 _STRING = rb'(?:"([^"]*+)"|null)'
-_ESCAPED_STRING = rb'(?:"([^"\\]*(?:\\["\\/bfnrt][^"\\]*)*)"|null)'
+_ESCAPED_STRING = rb'(?:"([^"\\\n\t\r]*(?:\\["\\/bfnrt][^"\\\n\t\r]*)*)"|null)'
 # jsonb's text has a space behind each comma and colon, so what follows it in the state is never found inside of it.
 _DOCUMENTS = {"jsonb": rb"(?:null|(.*?))", "json": rb"(?:null|(.*))"}
 _OTHERS = {
@@ -31,6 +36,15 @@ _OTHERS = {
     **dict.fromkeys(("real", "double precision"), _FLOAT),
     "boolean": _BOOLEAN,
 }
+_LETTERS = {
+    _NUMBER: b"n",
+    _FLOAT: b"f",
+    _BOOLEAN: b"b",
+    _STRING: b"s",
+    _DOCUMENTS["jsonb"]: b"J",
+    _DOCUMENTS["json"]: b"j",
+}
+"""What `_entries.c` calls them."""
 
 
 def line_writer(fields: Sequence[str], base_types: Mapping[str, str], written: Collection[str]) -> LineWriter | None:
@@ -40,21 +54,49 @@ def line_writer(fields: Sequence[str], base_types: Mapping[str, str], written: C
     fields of type json it is not certain where one ends.
     """
     types = tuple(base_types[name] for name in fields)
-    return _compiled(tuple(fields), types, tuple(name in written for name in fields))
+    if any(type_.endswith("[]") for type_ in types) or types.count("json") > 1:
+        return None
+    columns = tuple(Column(name, type_, name in written) for name, type_ in zip(fields, types, strict=True))
+    return WRITER(columns)
+
+
+class Column(NamedTuple):
+    """A field of the states, and whether it is written."""
+
+    name: str
+    type: str
+    is_written: bool
+
+    @property
+    def label(self) -> bytes:
+        """What stands before its values."""
+        return json.dumps(self.name, ensure_ascii=False).encode() + b":"
+
+    def value(self, string: bytes) -> bytes:
+        """The pattern of its values, where strings have this one."""
+        return _DOCUMENTS.get(self.type) or _OTHERS.get(self.type, string)
 
 
 @lru_cache(maxsize=64)
-def _compiled(fields: tuple[str, ...], types: tuple[str, ...], written: tuple[bool, ...]) -> LineWriter | None:
-    if any(type_.endswith("[]") for type_ in types) or types.count("json") > 1:
-        return None
-    plain = _pattern(fields, types, written, _STRING).fullmatch
-    escaped = _pattern(fields, types, written, _ESCAPED_STRING).fullmatch
-    of_written = [type_ for type_, is_written in zip(types, written, strict=True) if is_written]
+def compiled_writer(columns: tuple[Column, ...]) -> LineWriter:
+    """The writer that runs in C where a state is common."""
+    fields = [(column.label, _LETTERS[column.value(_STRING)], column.is_written) for column in columns]
+    write: LineWriter = COMPILED.LineWriter(tuple(fields)).write
+    in_python = pattern_writer(columns)
+    return lambda state: write(state) or in_python(state)
+
+
+@lru_cache(maxsize=64)
+def pattern_writer(columns: tuple[Column, ...]) -> LineWriter:
+    """The writer in Python."""
+    plain = _pattern(columns, _STRING).fullmatch
+    escaped = _pattern(columns, _ESCAPED_STRING).fullmatch
+    of_written = [column.type for column in columns if column.is_written]
     documents = [place for place, type_ in enumerate(of_written) if type_ in _DOCUMENTS]
     has_json = "json" in of_written
 
     def write(state: bytes) -> bytes | None:
-        if b"\\" not in state and not (has_json and _has_space(state)):
+        if b"\\" not in state and b"\n" not in state and not (has_json and _has_space(state)):
             found = plain(state)
             return None if found is None else b"\t".join(found.groups(_NULL))
         found = escaped(state)
@@ -69,18 +111,21 @@ def _compiled(fields: tuple[str, ...], types: tuple[str, ...], written: tuple[bo
     return write
 
 
-def _pattern(fields: Sequence[str], types: Sequence[str], written: Sequence[bool], string: bytes) -> re.Pattern[bytes]:
+WRITER: Final = compiled_writer if COMPILED else pattern_writer
+
+
+def _pattern(columns: Sequence[Column], string: bytes) -> re.Pattern[bytes]:
     parts = []
-    for name, type_, is_written in zip(fields, types, written, strict=True):
-        value = _DOCUMENTS.get(type_) or _OTHERS.get(type_, string)
-        if not is_written:
+    for column in columns:
+        value = column.value(string)
+        if not column.is_written:
             value = re.sub(rb"\((?!\?)", b"(?:", value)
-        parts.append(re.escape(json.dumps(name, ensure_ascii=False).encode()) + b":" + value)
+        parts.append(re.escape(column.label) + value)
     return re.compile(rb"\{" + b",".join(parts) + rb"\}", re.DOTALL)
 
 
 def _has_space(state: bytes) -> bool:
-    return b"\n" in state or b"\t" in state or b"\r" in state
+    return b"\t" in state or b"\r" in state
 
 
 def _escaped(document: bytes) -> bytes:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from transforms import accelerator
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
 from transforms.finding import Finding, wrapped
 from transforms.logs import log_formatter
@@ -45,6 +46,21 @@ def common_options() -> argparse.ArgumentParser:
     common.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     common.add_argument("--connect-timeout", type=float, metavar="SECONDS", help="patience before first contact (60)")
     return common
+
+
+class _PrintVersion(argparse.Action):
+    """Looks up what it prints when it is asked, not whenever a command starts."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(accelerator.version(str(self.const)))
+        parser.exit()
+
+
+def version_option(parser: argparse.ArgumentParser, compiled: str) -> None:
+    """`compiled`: the module with the command's compiled code, where it was built."""
+    parser.add_argument(
+        "--version", action=_PrintVersion, nargs=0, const=compiled, help="print it, and whether hot paths are compiled"
+    )
 
 
 def metrics_options(run: argparse.ArgumentParser) -> None:

@@ -1,8 +1,9 @@
 """Row encoders: from the bytes of a tuple to the JSON bytes of key and state.
 
-Rows of a shape that is met often are encoded by a function compiled for it (`transforms.shapes`). All others (values
-that were not sent, values that cannot be written as they are, errors) take the explicit way, column by column, which is
-slower and says what is wrong. Columns that are not listed are stepped over: their values never leave these files.
+Common rows are encoded by compiled C (`_rows.c`); where that is not there, rows of a shape that is met often by a
+function made for it (`transforms.shapes`). All others (values that were not sent, values that cannot be written as
+they are, errors) take the explicit way, column by column, which is slower and says what is wrong. Columns that are not
+listed are stepped over: their values never leave these files.
 """
 
 from __future__ import annotations
@@ -10,16 +11,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from transforms import copy_text, shapes, tuple_data
+from transforms import accelerator, copy_text, shapes, tuple_data
 from transforms.column_type import Form, RelationColumn
 from transforms.errors import StatecastError, ValueNotEncodable
 from transforms.shapes import Plan, ShapeMemory
 from transforms.tuple_data import UNCHANGED, MalformedMessage, TupleData, Unchanged, Value
 from transforms.values import encode_text, json_name, must_be_quoted, value_encoder
 
+COMPILED: Final = accelerator.load("transforms._rows")
+
 _WHOLE_OLD_TUPLE = ord("O")
+_LETTERS = {
+    Form.NUMBER: b"n",
+    Form.FLOAT: b"f",
+    Form.BOOLEAN: b"b",
+    Form.JSON: b"j",
+    Form.JSONB: b"J",
+    Form.TIMESTAMP: b"t",
+    Form.TIMESTAMPTZ: b"z",
+    Form.BYTEA: b"x",
+    Form.PLAIN: b"p",
+    Form.TEXT: b"s",
+}
+"""What `_rows.c` calls the forms."""
 
 
 class UnchangedValues(StatecastError):
@@ -62,23 +78,48 @@ class RowEncoder:
     """`key(data, at)`: the key of the tuple at `at`, and the offset behind the tuple."""
     line: Callable[[bytes], tuple[bytes, bytes] | Row]
     """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
+    upserts: Callable[..., tuple[list[bytes], int]] | None = None
+    """Items of many frames at once, where `_rows.c` is there: `Plan.upserts`."""
 
 
-def compile_encoder(
+def compile_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> RowEncoder:
+    """Make the encoder for rows of `relation`; `columns` and `key` give the fields of state and key in their order.
+
+    Raises KeyError with the name of a column that the relation does not have.
+    """
+    return (compiled_encoder if COMPILED else shaped_encoder)(relation, columns, key)
+
+
+def compiled_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> RowEncoder:
+    """The encoder that runs in C where a row is common."""
+    explicit = _ExplicitEncoder(relation, columns, key)
+    made: Any = COMPILED.Plan(
+        tuple(value_encoder(type_) if type_.element_oid else _LETTERS[type_.form] for _, type_ in relation),
+        explicit.labels(columns),
+        explicit.labels(key),
+    )
+    encoded_row, encoded_key, encoded_line = made.row, made.key, made.line
+
+    def encode_row(data: bytes, at: int, old: int) -> tuple[bytes, bytes] | Row:
+        return encoded_row(data, at) or explicit.row(data, at, old)
+
+    def encode_key(data: bytes, at: int) -> tuple[bytes, int]:
+        return encoded_key(data, at) or explicit.old_key(data, at)
+
+    def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
+        return encoded_line(text) or explicit.line(text)
+
+    return RowEncoder(encode_row, encode_key, encode_line, made.upserts)
+
+
+def shaped_encoder(
     relation: Sequence[RelationColumn],
     columns: Sequence[str],
     key: Sequence[str],
     *,
     seen_before: int = shapes.SEEN_BEFORE,
 ) -> RowEncoder:
-    """Make the encoder for rows of `relation`; `columns` and `key` give the fields of state and key in their order.
-
-    A function is compiled for each shape that has been met `seen_before` times. Raises KeyError with the name of a
-    column that the relation does not have.
-    """
-    types = {column.name: column.type for column in relation}
-    for name in (*columns, *key):
-        types[name]
+    """The encoder in Python: a function is made for each shape that has been met `seen_before` times."""
     explicit = _ExplicitEncoder(relation, columns, key)
     plan = Plan(relation, columns, key)
     rows = ShapeMemory(plan, shapes.row_encoder, seen_before)
@@ -95,11 +136,7 @@ def compile_encoder(
         return keys.latest(data, at) or keys.encode(tuple_data.kinds(data, at), data, at) or explicit.old_key(data, at)
 
     def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
-        return lines.latest(text, 0) or unusual_line(text)
-
-    def unusual_line(text: bytes) -> tuple[bytes, bytes] | Row:
-        encoded = lines.encode(copy_text.kinds(text), text, 0)
-        return encoded or explicit.row(tuple_data.encode(copy_text.values(text)), 0, 0)
+        return lines.latest(text, 0) or lines.encode(copy_text.kinds(text), text, 0) or explicit.line(text)
 
     return RowEncoder(encode_row, encode_key, encode_line)
 
@@ -118,10 +155,10 @@ class _ExplicitEncoder:
     """The encoding column by column."""
 
     def __init__(self, relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> None:
-        fields = {column.name: self._field(place, column) for place, column in enumerate(relation)}
+        self._by_name = {column.name: self._field(place, column) for place, column in enumerate(relation)}
         self._width = len(relation)
-        self._fields = [fields[name] for name in columns]
-        self._key = [fields[name] for name in key]
+        self._fields = [self._by_name[name] for name in columns]
+        self._key = [self._by_name[name] for name in key]
 
     @staticmethod
     def _field(place: int, column: RelationColumn) -> _Field:
@@ -149,6 +186,13 @@ class _ExplicitEncoder:
                 encoded = encode_text(value)
             parts.append(field.label + encoded)
         return Row(self._encode_key(values), b"{" + b",".join(parts) + b"}", tuple(partial), tuple(quoted))
+
+    def line(self, text: bytes) -> Row:
+        return self.row(tuple_data.encode(copy_text.values(text)), 0, 0)
+
+    def labels(self, columns: Sequence[str]) -> tuple[tuple[int, bytes], ...]:
+        """Place and label of each of these columns."""
+        return tuple((field.place, field.label) for field in map(self._by_name.__getitem__, columns))
 
     def old_key(self, data: bytes, at: int) -> tuple[bytes, int]:
         values, end = self._decode(data, at)

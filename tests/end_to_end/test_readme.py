@@ -104,6 +104,10 @@ def test_every_command_that_is_named_exists(words: list[str]) -> None:
         arguments.append("ID")
     arguments = ["9000" if word == "PORT" else word for word in arguments]
     parser = (sink_cli if program == "cdc-sink" else reader_cli)._parser()
+    if arguments == ["--version"]:
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args(arguments)
+        return
     assert callable(parser.parse_args(arguments).command)
 
 

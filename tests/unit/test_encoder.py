@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,7 +12,15 @@ from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
 from transforms import tuple_data
 from transforms.column_type import RelationColumn
-from transforms.encoder import KeyNotSent, Row, RowEncoder, UnchangedValues, compile_encoder
+from transforms.encoder import (
+    COMPILED,
+    KeyNotSent,
+    Row,
+    RowEncoder,
+    UnchangedValues,
+    compiled_encoder,
+    shaped_encoder,
+)
 from transforms.errors import ValueNotEncodable
 from transforms.tuple_data import UNCHANGED, MalformedMessage, Value
 
@@ -19,20 +29,28 @@ JSONB, FLOAT, DOUBLE, BOOLEAN, BYTEA, NUMERIC, TIMESTAMP, TIMESTAMPTZ = 3802, 70
 
 
 class Way:
-    """How rows are encoded: by a function made for their shape, or column by column."""
+    """How rows are encoded: in C, by a function made for their shape, or column by column."""
 
-    seen_before = 0
+    make: Callable[..., RowEncoder] = staticmethod(shaped_encoder)
 
 
-@pytest.fixture(autouse=True, params=[0, 1000], ids=["compiled", "explicit"])
+WAYS: dict[str, Callable[..., RowEncoder]] = {
+    "shaped": partial(shaped_encoder, seen_before=0),
+    "explicit": partial(shaped_encoder, seen_before=1000),
+}
+if COMPILED:
+    WAYS["compiled"] = compiled_encoder
+
+
+@pytest.fixture(autouse=True, params=WAYS.values(), ids=list(WAYS))
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Way, "seen_before", request.param)
+    monkeypatch.setattr(Way, "make", staticmethod(request.param))
 
 
 def encoder(*columns: RelationColumn, listed: list[str] | None = None, key: list[str] | None = None) -> RowEncoder:
     names = [column.name for column in columns]
     listed, key = (names if listed is None else listed), (names[:1] if key is None else key)
-    return compile_encoder(columns, listed, key, seen_before=Way.seen_before)
+    return Way.make(columns, listed, key)
 
 
 def encode(made: RowEncoder, *row: Value, old: list[Value] | None = None, kind: bytes = b"O") -> Row:

@@ -1,10 +1,11 @@
-"""The compiled encoder against a naive one: any relation, any choice of columns, any row."""
+"""The encoders, in Python and compiled, against a naive one: any relation, any choice of columns, any row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
 from transforms.column_type import ColumnType, RelationColumn
-from transforms.encoder import Row, RowEncoder, compile_encoder
+from transforms.encoder import COMPILED, Row, RowEncoder, compiled_encoder, shaped_encoder
 from transforms.tuple_data import UNCHANGED, Value
 
 BOOLEAN, NUMERIC, UUID, DOUBLE, TIMESTAMP, TIMESTAMPTZ, BYTEA, JSONB = 16, 1700, 2950, 701, 1114, 1184, 17, 3802
@@ -25,6 +26,12 @@ text = (
     | st.builds(str.__add__, st.sampled_from(["7", "2000-01-01", "1.5", "Berli", ""]), st.text("nu", max_size=3))
 )
 documents = st.recursive(st.none() | st.integers() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner))
+Make = Callable[[Sequence[RelationColumn], Sequence[str], Sequence[str]], RowEncoder]
+explicit_encoder: Make = partial(shaped_encoder, seen_before=1000)
+MADE: dict[str, Make] = {"shaped": partial(shaped_encoder, seen_before=0)}
+if COMPILED:
+    MADE["compiled"] = compiled_encoder
+every_encoder = pytest.mark.parametrize("make", MADE.values(), ids=list(MADE))
 Sent = tuple[bytes, Any]
 """A value as Postgres writes it, and as JSON readers shall see it."""
 
@@ -68,8 +75,8 @@ class Case(NamedTuple):
     def key(self) -> str:
         return self.relation[0].name
 
-    def compile(self, seen_before: int = 0) -> RowEncoder:
-        return compile_encoder(self.relation, self.listed, [self.key], seen_before=seen_before)
+    def encoder(self, make: Make) -> RowEncoder:
+        return make(self.relation, self.listed, [self.key])
 
     def sent(self, row: int = 0) -> list[Value]:
         return [raw for raw, _ in self.rows[row]]
@@ -98,10 +105,10 @@ def is_quoted(type_: ColumnType, raw: Value) -> bool:
     return raw == b"null" or (type_.base_oid == JSON and raw.startswith(b'"') and b"\\" in raw)
 
 
-@pytest.mark.parametrize("seen_before", [0, 1])
+@pytest.mark.parametrize("make", [*MADE.values(), explicit_encoder], ids=[*MADE, "explicit"])
 @given(cases(), st.binary(max_size=4))
-def test_a_row_is_the_json_that_a_naive_encoder_makes(seen_before: int, case: Case, before: bytes) -> None:
-    row = Row(*case.compile(seen_before).row(before + builders.tuple_data(*case.sent()), len(before), 0))
+def test_a_row_is_the_json_that_a_naive_encoder_makes(make: Make, case: Case, before: bytes) -> None:
+    row = Row(*case.encoder(make).row(before + builders.tuple_data(*case.sent()), len(before), 0))
     seen = case.seen()
     quoted = [at.name for at, raw in zip(case.relation, case.sent(), strict=True) if is_quoted(at.type, raw)]
     left_out = [name for name in case.listed if seen[name] is UNCHANGED]
@@ -114,9 +121,10 @@ def test_a_row_is_the_json_that_a_naive_encoder_makes(seen_before: int, case: Ca
     assert row.quoted == tuple(name for name in case.listed if name in quoted)
 
 
+@every_encoder
 @given(cases(rows=4))
-def test_what_was_met_before_never_changes_how_a_row_is_encoded(case: Case) -> None:
-    learned, explicit = case.compile(0), case.compile(1000)
+def test_what_was_met_before_never_changes_how_a_row_is_encoded(make: Make, case: Case) -> None:
+    learned, explicit = case.encoder(make), case.encoder(explicit_encoder)
     for number in (*range(4), *range(4)):
         sent = case.sent(number)
         data = builders.tuple_data(*sent)
@@ -128,9 +136,10 @@ def test_what_was_met_before_never_changes_how_a_row_is_encoded(case: Case) -> N
             assert Row(*learned.line(line)) == explicit.line(line) == explicit.row(data, 0, 0)
 
 
-def test_a_short_value_and_an_n_behind_a_text_are_no_null() -> None:
+@every_encoder
+def test_a_short_value_and_an_n_behind_a_text_are_no_null(make: Make) -> None:
     relation = [column("name"), column("born", 1082), column("city"), column("id", INTEGER)]
-    learned = compile_encoder(relation, ["name", "born", "city"], ["name", "id"], seen_before=0)
+    learned = make(relation, ["name", "born", "city"], ["name", "id"])
     for row in ([b"Al", b"2000-01-01", None, b"1"], [b"Al", None, b"Berlin", b"5"]):
         data = builders.tuple_data(*row)
         state = {"name": "Al", "born": None if row[1] is None else "2000-01-01", "city": row[2] and row[2].decode()}
@@ -146,9 +155,12 @@ def test_a_short_value_and_an_n_behind_a_text_are_no_null() -> None:
         ((TEXT,) * 258, [b"1"] * 258, [b"1"] + [None] * 257),
     ],
 )
-def test_a_key_never_runs_into_the_new_tuple(types: tuple[int, ...], full: list[bytes], row: list[Value]) -> None:
+@every_encoder
+def test_a_key_never_runs_into_the_new_tuple(
+    make: Make, types: tuple[int, ...], full: list[bytes], row: list[Value]
+) -> None:
     relation = [column(f"c{place}", oid) for place, oid in enumerate(types)]
-    learned = compile_encoder(relation, [], ["c0"], seen_before=0)
+    learned = make(relation, [], ["c0"])
     known = builders.tuple_data(*full)
     assert learned.key(known + b"N" + known, 0)[1] == len(known)
     old = builders.tuple_data(*row)
@@ -158,41 +170,46 @@ def test_a_key_never_runs_into_the_new_tuple(types: tuple[int, ...], full: list[
 
 
 @pytest.mark.parametrize("line", [b"5\t\\N\t\\N\n", b"5\t\\N\ta\\nb\n", b"5\t\\N\t\\\\N\n"])
-def test_a_null_is_no_bytea(line: bytes) -> None:
+@every_encoder
+def test_a_null_is_no_bytea(make: Make, line: bytes) -> None:
     relation = [column("id", INTEGER), column("b", BYTEA), column("t")]
-    learned, explicit = (compile_encoder(relation, ["b", "t"], ["id"], seen_before=count) for count in (0, 1000))
+    learned, explicit = (one(relation, ["b", "t"], ["id"]) for one in (make, explicit_encoder))
     learned.line(b"1\t\\\\x00\tx\n")
     assert Row(*learned.line(line)) == explicit.line(line)
 
 
+@every_encoder
 @given(st.lists(st.lists(st.none() | st.text("tnu", max_size=4), min_size=4, max_size=4), min_size=2, max_size=4))
-def test_a_letter_n_is_never_taken_for_a_null(rows: list[list[str | None]]) -> None:
+def test_a_letter_n_is_never_taken_for_a_null(make: Make, rows: list[list[str | None]]) -> None:
     relation = [column("id", INTEGER), *(column(name) for name in "abcd")]
-    learned = compile_encoder(relation, ["a", "c"], ["id"], seen_before=0)
+    learned = make(relation, ["a", "c"], ["id"])
     for row in rows * 2:
         data = builders.tuple_data(b"1", *(value.encode() if value is not None else None for value in row))
         assert json.loads(learned.row(data, 0, 0)[1]) == {"a": row[0], "c": row[2]}
 
 
+@every_encoder
 @given(cases())
-def test_the_old_row_completes_every_row(case: Case) -> None:
+def test_the_old_row_completes_every_row(make: Make, case: Case) -> None:
     whole = [b"1" if value is UNCHANGED else value for value in case.sent()]
     old, new = builders.tuple_data(*whole), builders.tuple_data(*case.sent())
-    made = case.compile()
+    made = case.encoder(make)
     assert Row(*made.row(b"O" + old + new, 1 + len(old), 1)) == Row(*made.row(old, 0, 0))
 
 
+@every_encoder
 @given(cases())
-def test_a_key_is_that_of_its_row(case: Case) -> None:
+def test_a_key_is_that_of_its_row(make: Make, case: Case) -> None:
     data = builders.tuple_data(*case.sent())
-    made = case.compile()
+    made = case.encoder(make)
     assert made.key(data + b"N", 0) == (made.row(data, 0, 0)[0], len(data))
 
 
+@every_encoder
 @given(cases())
-def test_a_line_of_copys_text_is_encoded_like_the_tuple_with_its_values(case: Case) -> None:
+def test_a_line_of_copys_text_is_encoded_like_the_tuple_with_its_values(make: Make, case: Case) -> None:
     whole = [b"1" if value is UNCHANGED else value for value in case.sent()]
-    made = case.compile()
+    made = case.encoder(make)
     assert Row(*made.line(copy_line(whole))) == Row(*made.row(builders.tuple_data(*whole), 0, 0))
 
 

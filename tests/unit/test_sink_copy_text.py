@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sinks.copy_text import LineWriter, line_writer
+from sinks import copy_text
+from sinks.copy_text import COMPILED, Column, LineWriter, compiled_writer, line_writer, pattern_writer
 
 TYPES = {
     "id": "bigint",
@@ -18,6 +22,15 @@ TYPES = {
     "raw": "json",
 }
 NAMES = list(TYPES)
+
+
+Make = Callable[[tuple[Column, ...]], LineWriter]
+WAYS: Mapping[str, Make] = {"pattern": pattern_writer} | ({"compiled": compiled_writer} if COMPILED else {})
+
+
+@pytest.fixture(autouse=True, params=WAYS.values(), ids=list(WAYS))
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_text, "WRITER", request.param)
 
 
 def writer(fields: list[str] = NAMES, written: list[str] | None = None) -> LineWriter:
@@ -72,8 +85,11 @@ def test_fields_without_a_column_are_stepped_over() -> None:
         b'{"id":1}',
         b'{"id":1,"name":"a","more":1}',
         b'{"id":1,"name":"a"',
+        b'{"id":1,"name":"a"}}',
         b'{"id":1,"name":"a\\"}',
         b'{"id":1,"name":"a\\x41"}',
+        b'{"id":1,"name":"a\n2\tb"}',  # no JSON, and it would be a second line
+        b'{"id":1,"name":"a\\\\\n2\tb"}',
         b'{"id":"1","name":"a"}',
         b'{"id":1,"name":["a"]}',
         b'{"id":1, "name":"a"}',
@@ -87,3 +103,49 @@ def test_another_form_is_left_to_the_targets_json_functions(state: bytes) -> Non
 def test_types_whose_json_is_not_their_text_have_no_writer() -> None:
     assert line_writer(["tags"], {"tags": "text[]"}, ["tags"]) is None
     assert line_writer(["a", "b"], {"a": "json", "b": "json"}, ["a", "b"]) is None
+
+
+# What values are like, and what looks like what stands between them.
+STRINGS = [b'"a"', b"null", b'""', b'"\\\\\\""', b'"\\u0041"', b'"caf\xc3\xa9"', b'"tab\t"']
+DOCUMENTS = [b'{"a": "\\\\\\n"}', b"null", b"[1, null]", b'"x"', b"nullx"]
+LIKELY = {
+    "id": [b"1", b"-7", b"null", b"12a"],
+    "name": STRINGS,
+    "price": STRINGS,
+    "score": [b"1.5e-7", b'"NaN"', b"null", b'"NaN', b"nullx"],
+    "paid": [b"true", b"false", b"null", b"t"],
+    "doc": DOCUMENTS,
+    "raw": [*DOCUMENTS, b'{"x":\n1}', b' "\t" '],
+}
+PIECES = st.sampled_from([b"null", b'"', b"\\", b"\0", b"}", b",", b'"raw":', b',"raw":', b'"id":1']) | st.binary(
+    max_size=3
+)
+
+
+@st.composite
+def states(draw: st.DrawFn, fields: list[str]) -> bytes:
+    """Mostly of the usual form."""
+
+    def pair(name: str) -> bytes:
+        return b'"%b":%b' % (name.encode(), draw(st.sampled_from(LIKELY[name])))
+
+    pairs = [pair(name) for name in fields]
+    if draw(st.booleans()):  # what stands behind a document, once more in it
+        at = draw(st.integers(0, len(fields) - 1))
+        pairs[at] += b"," + pair(draw(st.sampled_from(fields)))
+    whole = bytearray(b"{" + b",".join(pairs) + b"}")
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(whole)))
+        whole[at : at + draw(st.integers(0, 2))] = draw(PIECES)
+    return bytes(whole)
+
+
+@pytest.mark.skipif(COMPILED is None, reason="lines are written in Python here")
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True), st.data())
+def test_the_compiled_writer_writes_the_same_line_or_leaves_the_state_alone(
+    fields: list[str], data: st.DataObject
+) -> None:
+    written = data.draw(st.lists(st.sampled_from(fields), unique=True))
+    columns = tuple(Column(name, TYPES[name], name in written) for name in fields)
+    for state in data.draw(st.lists(states(fields) | st.binary(max_size=20), min_size=5, max_size=20)):
+        assert compiled_writer(columns)(state) == pattern_writer(columns)(state)

@@ -39,10 +39,16 @@ def route(
 class Log:
     """What the reader does with the log: frames in, entries out."""
 
-    def __init__(self, routes: Mapping[int, Sequence[Route]] | None = None, *, limit_count: int = 1000) -> None:
+    def __init__(
+        self,
+        routes: Mapping[int, Sequence[Route]] | None = None,
+        *,
+        limit_count: int = 1000,
+        limit_bytes: int = 1 << 20,
+    ) -> None:
         self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
         self.batches: list[Batch] = []
-        self.builder = BatchBuilder(START, limit_count, 1 << 20)
+        self.builder = BatchBuilder(START, limit_count, limit_bytes)
         self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
         self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take)
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
@@ -57,6 +63,16 @@ class Log:
     def feed(self, frames: Iterable[bytes]) -> None:
         for frame in frames:
             self.translator.feed(frame)
+
+    def feed_runs(self, frames: list[bytes]) -> None:
+        """The same for frames that came together."""
+        at = 0
+        while at < len(frames):
+            at += self.translator.feed_run(frames, at)
+
+    def take_batch(self) -> None:
+        """Take what may be published."""
+        self._take()
 
     def take(self) -> list[str]:
         """Take what may be published, and tell all that is published since the last call."""

@@ -1,0 +1,451 @@
+/* Entries on their way to a replica: the compiled counterpart of loops in sinks.compaction and sinks.copy_text.
+
+Both take what is common and leave the rest to the Python code, which defines what things mean. Entries come from
+Redis, where anybody may have written them: nothing is assumed of what they hold. Only the stable ABI is used.
+*/
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <string.h>
+
+/* --- states as lines of COPY's text format --------------------------------------------------------------------------*/
+
+/* How the JSON of a field's values looks: sinks.copy_text tells which types these are of. */
+enum form { NUMBER = 'n', FLOAT = 'f', BOOLEAN = 'b', STRING = 's', JSONB = 'J', JSON = 'j' };
+
+struct field {
+    const char *label; /* what stands before its value: its name as JSON text, and a colon */
+    size_t label_size;
+    unsigned char form;
+    int is_written;
+};
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *given; /* a tuple, which owns the labels */
+    struct field *fields;
+    size_t count;
+} LineWriter;
+
+/* What is written never has more bytes than this many for each that is read, and a NULL. */
+enum { MOST_GROWTH = 2 };
+
+struct cursor {
+    const char *at, *end;
+    char *out;
+};
+
+static int is_number_letter(char byte)
+{
+    return (byte >= '0' && byte <= '9') || byte == '-';
+}
+
+static int is_float_letter(char byte)
+{
+    return is_number_letter(byte) || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') || byte == '.' ||
+           byte == '+';
+}
+
+static int begins_with(const struct cursor *in, const char *text, size_t size)
+{
+    return (size_t)(in->end - in->at) >= size && memcmp(in->at, text, size) == 0;
+}
+
+static void emit(struct cursor *in, const struct field *field, const char *text, size_t size)
+{
+    if (field->is_written) {
+        memcpy(in->out, text, size);
+        in->out += size;
+    }
+}
+
+static void write_null(struct cursor *in, const struct field *field)
+{
+    emit(in, field, "\\N", 2);
+    in->at += 4;
+}
+
+/* Each of these takes one value, and returns whether it could. */
+
+static int take_letters(struct cursor *in, const struct field *field, int (*is_letter)(char))
+{
+    const char *start = in->at;
+    while (in->at < in->end && is_letter(*in->at))
+        in->at++;
+    emit(in, field, start, (size_t)(in->at - start));
+    return in->at > start;
+}
+
+static int take_number(struct cursor *in, const struct field *field)
+{
+    if (begins_with(in, "null", 4)) {
+        write_null(in, field);
+        return 1;
+    }
+    return take_letters(in, field, is_number_letter);
+}
+
+/* NaN and the infinities are strings. */
+static int take_float(struct cursor *in, const struct field *field)
+{
+    if (begins_with(in, "null", 4)) {
+        write_null(in, field);
+        return 1;
+    }
+    int quoted = begins_with(in, "\"", 1);
+    in->at += quoted;
+    if (!take_letters(in, field, is_float_letter) || begins_with(in, "\"", 1) != quoted)
+        return 0;
+    in->at += quoted;
+    return 1;
+}
+
+static int take_boolean(struct cursor *in, const struct field *field)
+{
+    size_t size = begins_with(in, "true", 4) ? 4 : begins_with(in, "false", 5) ? 5 : 0;
+    if (size == 0) {
+        if (!begins_with(in, "null", 4))
+            return 0;
+        write_null(in, field);
+        return 1;
+    }
+    emit(in, field, in->at, size);
+    in->at += size;
+    return 1;
+}
+
+/* A string's escapes are COPY's, but for those that COPY does not have. */
+static int take_string(struct cursor *in, const struct field *field)
+{
+    if (begins_with(in, "null", 4)) {
+        write_null(in, field);
+        return 1;
+    }
+    if (!begins_with(in, "\"", 1))
+        return 0;
+    const char *start = ++in->at;
+    for (; in->at < in->end && *in->at != '"'; in->at++) {
+        if ((unsigned char)*in->at < 0x20)
+            return 0;
+        if (*in->at == '\\') {
+            if (++in->at == in->end || *in->at == 0 || strchr("\"\\/bfnrt", *in->at) == NULL)
+                return 0;
+        }
+    }
+    if (in->at == in->end)
+        return 0;
+    emit(in, field, start, (size_t)(in->at - start));
+    in->at++;
+    return 1;
+}
+
+/* Where `,` and the label of the next field are, the first place of all or the last; NULL: nowhere. */
+static const char *find_next(const struct cursor *in, const struct field *next, int last)
+{
+    const char *found = NULL;
+    const char *at = in->at;
+    while ((size_t)(in->end - at) > next->label_size &&
+           (at = memchr(at, ',', (size_t)(in->end - at) - next->label_size)) != NULL) {
+        if (memcmp(at + 1, next->label, next->label_size) == 0) {
+            found = at;
+            if (!last)
+                break;
+        }
+        at++;
+    }
+    return found;
+}
+
+/* What COPY wants instead of a document's byte; NULL: the byte. */
+static const char *escape_of(char byte)
+{
+    switch (byte) {
+    case '\\':
+        return "\\\\";
+    case '\n':
+        return "\\n";
+    case '\t':
+        return "\\t";
+    case '\r':
+        return "\\r";
+    default:
+        return NULL;
+    }
+}
+
+/* A document reaches to the next field, or to the end of the state: jsonb has a space behind each comma, so what
+follows it is never found inside of it; there is no second json. */
+static int take_document(struct cursor *in, const struct field *field, const struct field *next)
+{
+    const char *end = in->end - 1;
+    if (next != NULL)
+        end = find_next(in, next, field->form == JSON);
+    if (end == NULL || end <= in->at)
+        return 0;
+    if (begins_with(in, "null", 4)) {
+        if (end - in->at != 4)
+            return 0;
+        write_null(in, field);
+        return 1;
+    }
+    while (in->at < end) {
+        const char *start = in->at, *escape = NULL;
+        while (in->at < end && (escape = escape_of(*in->at)) == NULL)
+            in->at++;
+        emit(in, field, start, (size_t)(in->at - start));
+        if (escape != NULL) {
+            if (field->form == JSONB && *in->at != '\\')
+                return 0; /* not as Postgres writes it */
+            emit(in, field, escape, 2);
+            in->at++;
+        }
+    }
+    return 1;
+}
+
+static int take_value(struct cursor *in, const struct field *field, const struct field *next)
+{
+    switch (field->form) {
+    case NUMBER:
+        return take_number(in, field);
+    case FLOAT:
+        return take_float(in, field);
+    case BOOLEAN:
+        return take_boolean(in, field);
+    case STRING:
+        return take_string(in, field);
+    default:
+        return take_document(in, field, next);
+    }
+}
+
+/* Write the line of a state; returns whether it is of the usual form. */
+static int write_line(const LineWriter *self, struct cursor *in)
+{
+    int has_written = 0;
+    if (in->at == in->end || *in->at++ != '{')
+        return 0;
+    for (size_t number = 0; number < self->count; number++) {
+        const struct field *field = &self->fields[number], *next = number + 1 < self->count ? field + 1 : NULL;
+        if (number && (in->at == in->end || *in->at++ != ','))
+            return 0;
+        if (!begins_with(in, field->label, field->label_size))
+            return 0;
+        in->at += field->label_size;
+        if (field->is_written && has_written)
+            *in->out++ = '\t';
+        has_written |= field->is_written;
+        if (in->at == in->end || !take_value(in, field, next))
+            return 0;
+    }
+    return in->end - in->at == 1 && *in->at == '}';
+}
+
+PyDoc_STRVAR(write_doc, "write(state): its line of COPY's text format without line's end; None: not mine.");
+
+static PyObject *line_writer_write(PyObject *self, PyObject *given)
+{
+    char *state, small[4096];
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(given, &state, &size) < 0)
+        return NULL;
+    char *out = small;
+    if ((size_t)size > sizeof small / MOST_GROWTH && (out = PyMem_Malloc((size_t)size * MOST_GROWTH)) == NULL)
+        return PyErr_NoMemory();
+    struct cursor in = {state, state + size, out};
+    PyObject *line;
+    if (write_line((LineWriter *)self, &in))
+        line = PyBytes_FromStringAndSize(out, in.out - out);
+    else
+        line = Py_NewRef(Py_None);
+    if (out != small)
+        PyMem_Free(out);
+    return line;
+}
+
+static void line_writer_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_Free(((LineWriter *)self)->fields);
+    Py_XDECREF(((LineWriter *)self)->given);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static int set_fields(LineWriter *self, PyObject *given)
+{
+    Py_ssize_t count = PyTuple_Size(given), documents = 0;
+    self->fields = PyMem_Calloc((size_t)count + 1, sizeof *self->fields);
+    if (self->fields == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    self->given = Py_NewRef(given);
+    self->count = (size_t)count;
+    for (Py_ssize_t number = 0; number < count; number++) {
+        struct field *field = &self->fields[number];
+        Py_ssize_t size;
+        char form;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(given, number), "y#cp", &field->label, &size, &form, &field->is_written))
+            return 0;
+        documents += form == JSON;
+        if (size < 3 || form == 0 || strchr("nfbsJj", form) == NULL || documents > 1) {
+            PyErr_SetString(PyExc_ValueError, "a field has no label or another form, or is a second json");
+            return 0;
+        }
+        field->label_size = (size_t)size;
+        field->form = (unsigned char)form;
+    }
+    return 1;
+}
+
+static PyObject *line_writer_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(names))
+{
+    PyObject *fields;
+    if (!PyArg_ParseTuple(arguments, "O!", &PyTuple_Type, &fields))
+        return NULL;
+    PyObject *self = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self != NULL && !set_fields((LineWriter *)self, fields))
+        Py_CLEAR(self);
+    return self;
+}
+
+static PyMethodDef line_writer_methods[] = {
+    {"write", line_writer_write, METH_O, write_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(
+    line_writer_doc,
+    "LineWriter(fields)\n\n"
+    "fields: for each field of the states (its name as JSON text with a colon, the letter of its form, is it written).");
+
+static PyType_Slot line_writer_slots[] = {
+    {Py_tp_doc, (void *)line_writer_doc},
+    {Py_tp_new, line_writer_new},
+    {Py_tp_dealloc, line_writer_dealloc},
+    {Py_tp_methods, line_writer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec line_writer_spec = {
+    "sinks._entries.LineWriter", sizeof(LineWriter), 0, Py_TPFLAGS_DEFAULT, line_writer_slots};
+
+/* --- the last state of each key -------------------------------------------------------------------------------------*/
+
+static int is_word(PyObject *word, const char *text, Py_ssize_t size)
+{
+    char *bytes;
+    Py_ssize_t length;
+    return word != NULL && PyBytes_Check(word) && PyBytes_AsStringAndSize(word, &bytes, &length) == 0 &&
+           length == size && memcmp(bytes, text, (size_t)size) == 0;
+}
+
+/* Whether these are the words of an upsert without optional fields that say more than where it came from. */
+static int is_plain(PyObject *words)
+{
+    Py_ssize_t size = PyList_Check(words) ? PyList_Size(words) : 0;
+    if (size != 12 && size != 14 && size != 16)
+        return 0;
+    for (Py_ssize_t at = 12; at < size; at += 2)
+        if (!is_word(PyList_GetItem(words, at), "end", 3) && !is_word(PyList_GetItem(words, at), "origin", 6))
+            return 0;
+    for (Py_ssize_t at = 3; at < 8; at += 2)
+        if (!PyBytes_Check(PyList_GetItem(words, at)))
+            return 0;
+    return is_word(PyList_GetItem(words, 0), "op", 2) && is_word(PyList_GetItem(words, 1), "upsert", 6) &&
+           is_word(PyList_GetItem(words, 2), "type", 4) && is_word(PyList_GetItem(words, 4), "key", 3) &&
+           is_word(PyList_GetItem(words, 6), "state", 5);
+}
+
+/* kept = (latest, behind): latest[key] = (entry_id, key, state, *rest), as a tuple of the given type; behind has no such key. */
+static int keep(PyObject *kept, PyTypeObject *change, PyObject *entry_id, PyObject *words, PyObject *rest)
+{
+    PyObject *latest = PyTuple_GetItem(kept, 0), *behind = PyTuple_GetItem(kept, 1);
+    PyObject *key = PyList_GetItem(words, 5), *state = PyList_GetItem(words, 7);
+    if (latest == NULL || behind == NULL)
+        return 0;
+    PyObject *values = PyTuple_Pack(
+        6, entry_id, key, state, PyTuple_GetItem(rest, 0), PyTuple_GetItem(rest, 1), PyTuple_GetItem(rest, 2));
+    PyObject *given = values == NULL ? NULL : PyTuple_Pack(1, values);
+    Py_XDECREF(values);
+    if (given == NULL)
+        return 0;
+    PyObject *made = ((newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new))(change, given, NULL);
+    Py_DECREF(given);
+    if (made == NULL)
+        return 0;
+    int failed = PyDict_SetItem(latest, key, made);
+    Py_DECREF(made);
+    if (!failed && PyDict_Size(behind) && PyDict_Contains(behind, key) == 1)
+        failed = PyDict_DelItem(behind, key);
+    return !failed;
+}
+
+PyDoc_STRVAR(
+    take_plain_doc,
+    "take_plain(entries, first, kept, change, rest): where it ended\n\n"
+    "See sinks.compaction.TakePlain. A change is a `change` (a NamedTuple) of id, key, state and the values of `rest`.");
+
+static PyObject *take_plain(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *entries, *kept, *change, *rest;
+    Py_ssize_t at;
+    if (!PyArg_ParseTuple(
+            arguments, "O!nO!O!O!", &PyList_Type, &entries, &at, &PyDict_Type, &kept, &PyType_Type, &change,
+            &PyTuple_Type, &rest))
+        return NULL;
+    if (at < 0 || PyTuple_Size(rest) != 3 || !PyType_IsSubtype((PyTypeObject *)change, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_ValueError, "expected an offset, a type of tuples, and three values");
+        return NULL;
+    }
+    for (; at < PyList_Size(entries); at++) {
+        PyObject *entry = PyList_GetItem(entries, at), *entry_id, *words;
+        if (PyList_Check(entry) && PyList_Size(entry) == 2) {
+            entry_id = PyList_GetItem(entry, 0);
+            words = PyList_GetItem(entry, 1);
+        } else if (PyTuple_Check(entry) && PyTuple_Size(entry) == 2) {
+            entry_id = PyTuple_GetItem(entry, 0);
+            words = PyTuple_GetItem(entry, 1);
+        } else {
+            break;
+        }
+        if (!PyBytes_Check(entry_id) || !is_plain(words))
+            break;
+        PyObject *of_type = PyDict_GetItemWithError(kept, PyList_GetItem(words, 3));
+        if (of_type == NULL && PyErr_Occurred())
+            return NULL;
+        if (of_type != NULL && !keep(of_type, (PyTypeObject *)change, entry_id, words, rest))
+            return NULL;
+    }
+    return PyLong_FromSsize_t(at);
+}
+
+/* --- the module -----------------------------------------------------------------------------------------------------*/
+
+static PyMethodDef functions[] = {
+    {"take_plain", take_plain, METH_VARARGS, take_plain_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int fill_module(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &line_writer_spec, NULL);
+    if (type == NULL)
+        return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
+
+static PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_entries", "Entries on their way to a replica, compiled.", 0, functions, module_slots,
+    NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__entries(void)
+{
+    return PyModuleDef_Init(&module);
+}
