@@ -1,6 +1,7 @@
 """Where a batch ends: at the boundaries of source transactions, so that a replica never shows half of one.
 
-An exception is a transaction that is larger than what is read at once: it is applied in parts.
+Exceptions are a transaction that is larger than what is read at once, which is applied in parts, and rows that were found
+by a query: a chunk of a snapshot is nobody's transaction, and to wait for its end would be to read it again and again.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ Entry = tuple[bytes, list[bytes]]
 def ripe_count(entries: Sequence[Entry], *, full: bool, force: bool = False) -> int:
     """How many of the entries read, from the first on, may be applied now.
 
-    The prefix ends at the last entry with `end`, or before the last change of commit LSN, whichever is later. Without
-    a boundary nothing may be applied, unless the read was `full` (it hit its bound, so the transaction is larger than
+    The prefix ends at the last entry with `end` or `origin`, or before the last change of commit LSN, whichever is later.
+    Without a boundary nothing may be applied, unless the read was `full` (it hit its bound, so the transaction is larger than
     that). `force`: everything, wherever it ends.
     """
     if force or not entries:
@@ -23,7 +24,7 @@ def ripe_count(entries: Sequence[Entry], *, full: bool, force: bool = False) -> 
     newest = _commit_lsn(entries[-1])
     for count in range(len(entries), 0, -1):
         entry = entries[count - 1]
-        if ends_transaction(entry[1]) or _commit_lsn(entry) != newest:
+        if ends_transaction(entry[1]) or _was_found(entry[1]) or _commit_lsn(entry) != newest:
             return count
     return len(entries) if full else 0
 
@@ -33,6 +34,11 @@ def ends_transaction(words: Sequence[bytes]) -> bool:
     if words[-2:] == [b"end", b"1"]:
         return True
     return any(words[at] == b"end" and words[at + 1] == b"1" for at in range(0, len(words) - 1, 2))
+
+
+def _was_found(words: Sequence[bytes]) -> bool:
+    """Whether an entry's row comes from a query, and not from the log."""
+    return b"origin" in words[::2]
 
 
 def _commit_lsn(entry: Entry) -> bytes:

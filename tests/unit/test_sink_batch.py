@@ -44,3 +44,10 @@ def test_the_end_is_found_among_fields_that_are_not_known() -> None:
     assert ends_transaction([b"op", b"mark", b"end", b"1", b"later", b"x"])
     assert not ends_transaction([b"op", b"end", b"1", b"x"])
     assert not ends_transaction([b"op", b"mark", b"end", b"0"])
+
+
+def test_rows_that_a_query_found_are_applied_as_they_come() -> None:
+    found = [(f"24-{number}".encode(), [b"op", b"upsert", b"origin", b"snapshot"]) for number in range(3)]
+    assert ripe_count(found, full=False) == 3
+    assert ripe_count([*entries("23-1."), *found, *entries("24-3", "24-4")], full=False) == 4
+    assert ripe_count([(b"24-1", [b"op", b"origin", b"key", b"{}"])], full=False) == 0
