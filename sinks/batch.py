@@ -1,7 +1,7 @@
 """Where a batch ends: at the boundaries of source transactions, so that a replica never shows half of one.
 
-Exceptions are a transaction that is larger than what is read at once, which is applied in parts, and rows that were found
-by a query: a chunk of a snapshot is nobody's transaction, and to wait for its end would be to read it again and again.
+Exceptions are a transaction that is larger than what is read at once, which is applied in parts, and rows that were
+found by a query: a snapshot's chunk is nobody's transaction, and who waits for its end reads it again and again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Entry = tuple[bytes, list[bytes]]
 def ripe_count(entries: Sequence[Entry], *, full: bool, force: bool = False) -> int:
     """How many of the entries read, from the first on, may be applied now.
 
-    The prefix ends at the last entry with `end` or `origin`, or before the last change of commit LSN, whichever is later.
-    Without a boundary nothing may be applied, unless the read was `full` (it hit its bound, so the transaction is larger than
-    that). `force`: everything, wherever it ends.
+    The prefix ends at the last entry with `end` or `origin`, or before the last change of commit LSN, whichever is
+    later. Without a boundary nothing may be applied, unless the read was `full` (it hit its bound, so the transaction
+    is larger than that). `force`: everything, wherever it ends.
     """
     if force or not entries:
         return len(entries)
