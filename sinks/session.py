@@ -62,6 +62,8 @@ class Opener:
         self._keys = Keys(config.pipeline.name)
         self._database = database
         self._checkpoints = checkpoints
+        self._new_groups: set[str] = set()
+        """Streams that are held for this sink, though it has not begun to read them."""
 
     def look(self, control: Control, reader: StreamReader) -> Prospect | str:
         """What Redis says, or what must be waited for."""
@@ -74,8 +76,7 @@ class Opener:
         for label, document in documents.items():
             stream = self._keys.stream(document.stream, meta.epoch).removeprefix(f"{self._keys.pipeline}:")
             streams.setdefault(stream, {})[label.encode()] = label
-        for stream in streams:
-            reader.hold(stream)
+        self._new_groups |= {stream for stream in streams if reader.hold(stream)}
         ends = {stream: reader.ends(stream) for stream in streams}
         return Prospect(meta, documents, streams, ends)
 
@@ -123,9 +124,15 @@ class Opener:
             wants_snapshot=not (begins and complete),
         )
 
-    @staticmethod
-    def tell_places(session: Session, reader: StreamReader) -> None:
+    def let_go(self, reader: StreamReader) -> None:
+        """The sink is refused: a place that it has never used holds nobody up."""
+        for stream in self._new_groups:
+            reader.leave(stream)
+        self._new_groups.clear()
+
+    def tell_places(self, session: Session, reader: StreamReader) -> None:
         """Have the reader keep what this session needs, and no more, before anything of it may be trimmed."""
+        self._new_groups.clear()
         for stream in session.begun:
             reader.move_group(stream, session.checkpoints[stream].position)
         for stream in session.left:

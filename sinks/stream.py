@@ -173,10 +173,10 @@ class StreamReader:
         with translated_errors(", ".join(streams)):
             self._client.xread(cast(Any, streams), count=1, block=max(1, int(timeout_seconds * 1000)))
 
-    def hold(self, stream: str) -> None:
+    def hold(self, stream: str) -> bool:
         """Have the reader keep what is in the stream from now on, until `move_group` tells where this sink stands.
 
-        Before the stream is looked at: what is seen there then stays. A group that exists already does that.
+        Before the stream is looked at: what is seen there then stays. False: a group that exists already does that.
         """
         with translated_errors(self._key(stream)):
             try:
@@ -184,12 +184,17 @@ class StreamReader:
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+                return False
+        return True
 
     def leave(self, stream: str) -> None:
         """Have the reader keep nothing for this sink any more in a stream that it does not read."""
         with translated_errors(self._key(stream)):
-            if self._client.exists(self._key(stream)):
+            try:
                 self._client.xgroup_destroy(self._key(stream), self._sink)
+            except redis.ResponseError as error:
+                if "requires the key to exist" not in str(error):
+                    raise
 
     def was_passed(self, stream: str) -> bool:
         """Whether the reader trimmed the stream past this sink, as `transport.laggard` allows."""

@@ -102,6 +102,8 @@ def test_every_command_that_is_named_exists(words: list[str]) -> None:
         arguments.append("NAME")
     if program == "cdc-sink" and arguments[0] == "dead" and len(arguments) == 3 and arguments[2] == "retry":
         arguments.append("ID")
+    if arguments == ["forget"]:
+        arguments.append("NAME")
     arguments = ["9000" if word == "PORT" else word for word in arguments]
     parser = (sink_cli if program == "cdc-sink" else reader_cli)._parser()
     if arguments == ["--version"]:

@@ -318,7 +318,7 @@ STEPS = {
     "may not xinfo": forbidden("xinfo|stream"),
     "may not xrange": forbidden("xrange", check=0, begins=True),
     "may not xread": forbidden("xread", check=0, begins=True),
-    "may not xgroup": forbidden("xgroup|setid", check=0, begins=True),
+    "may not xgroup": forbidden("xgroup|create", check=0),
     "may not set": forbidden("set", "'(+set ~shop:status:sink:billing)'", check=0, begins=True),
     "may not xadd": forbidden(
         "xadd",
