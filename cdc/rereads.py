@@ -16,8 +16,8 @@ class Rereads:
     held_end: LSN
     keys: dict[str, set[bytes]] = field(default_factory=dict)
     """By event; each key as JSON text."""
-    notes: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By event: a snapshot run (id, state) that is not so far before these rows are published."""
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By event: snapshot runs (id -> state) that are not so far before these rows are published."""
 
 
 class RereadQueue:
@@ -45,7 +45,7 @@ class RereadQueue:
         newest = next((reread for reread in reversed(self.held) if event in reread.keys), None)
         if newest is None:
             return False
-        newest.notes[event] = run_id, state
+        newest.notes.setdefault(event, {})[run_id] = state
         return True
 
     def holds(self, event: str, key: bytes) -> bool:
@@ -73,4 +73,4 @@ class RereadQueue:
         while self.held and not self.held[0].keys:
             self.held.popleft()
         self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))
-        return [reread.notes.pop(event) for reread in taken if event in reread.notes]
+        return [note for reread in taken for note in reread.notes.pop(event, {}).items()]

@@ -214,6 +214,18 @@ def test_a_run_is_no_further_than_rows_that_left_its_chunk_and_are_to_be_read_ag
     assert log.builder.take().notes == {"r": "behind 19"}
 
 
+def test_a_run_that_begins_while_the_end_of_the_one_before_is_not_stored_yet_leaves_that_as_it_is(log: Log) -> None:
+    log.feed(moved_without_its_large_value(40))
+    for lsn, run, state in ((50, "r", "done"), (60, "s", "running"), (70, "s", "behind 9")):
+        log.translator.marks["a-1"] = lambda run=run, state=state: log.translator.note(EVENT, run, state)  # type: ignore[misc]
+        log.feed(transaction(lsn, mark("a-1")))
+    assert log.builder.take().notes == {}
+    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
+    log.feed(transaction(80, mark("a-2")))
+    assert log.builder.take().notes == {"r": "done", "s": "behind 9"}
+
+
 # What no walsender sends
 
 
