@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from transforms.position import LSN
@@ -65,12 +65,21 @@ class RereadQueue:
                 keys |= reread.keys[event]
         return taken, keys
 
-    def done(self, event: str, taken: Sequence[Rereads]) -> list[tuple[str, str]]:
-        """These rows are published by the transaction in hand; returns the notes that were kept for it."""
+    def done(self, event: str, taken: Sequence[Rereads], left: Set[bytes] = frozenset()) -> list[tuple[str, str]]:
+        """These rows but those that are `left` are published by the transaction in hand.
+
+        Those go on waiting, and hold the oldest position of all that were taken. Returns the notes that were kept for
+        the rows: none while some are left.
+        """
+        notes: dict[str, str] = {}
         for reread in taken:
             self._waiting[event].subtract(reread.keys.pop(event))
+            notes |= reread.notes.pop(event, {})
+        if left:
+            taken[0].keys[event], taken[0].notes[event], notes = set(left), notes, {}
+            self._waiting[event].update(left)
         self._waiting[event] = +self._waiting[event]
         while self.held and not self.held[0].keys:
             self.held.popleft()
         self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))
-        return [note for reread in taken for note in reread.notes.pop(event, {}).items()]
+        return list(notes.items())
