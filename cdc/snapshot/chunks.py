@@ -75,7 +75,8 @@ class Chunks:
         """Set the high mark and publish there; returns the transactions that the rows should have seen.
 
         When there are any, nothing was published. Else `finish` was called behind the rows, with the keys of those that
-        left the chunk though their own events are not whole: they must be read again.
+        left the chunk though their own events are not whole: they must be read again. Rows that were never in the chunk
+        need not be, or a table whose rows are changed all the time would have some to read again for ever.
         """
         translator = self._translator
 
@@ -85,7 +86,7 @@ class Chunks:
                 for row in rows.rows:
                     if verdict.keeps(row[0]):
                         translator.publish_row(subject.route, row, origin, to)
-                finish(verdict.incomplete)
+                finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
             return verdict.unseen
 
         return self._marks.emit(self.source, act)

@@ -85,3 +85,13 @@ def test_a_row_that_changes_while_it_is_read_again_holds_the_position_of_its_fir
     assert log.builder.end == 58
     assert read_again(log, chunks) == ["customer 150-1000000 upsert 2 reread end"]
     assert log.builder.end == 158
+
+
+def test_changes_of_other_rows_leave_nothing_to_read_again(log: Log, chunks: Beside) -> None:
+    log.translator.read_again(EVENT, {b'{"id":1}'})
+    chunks.changed = [b"7"]
+    assert read_again(log, chunks) == [
+        "customer 120-1000000 upsert 7 end",
+        "customer 130-1000000 upsert 1 reread end",
+    ]
+    assert log.translator.rereads.events == ()
