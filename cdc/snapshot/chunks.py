@@ -32,7 +32,7 @@ class Chunks:
     """Reads and publishes chunks over one connection, for one thread."""
 
     def __init__(self, source: Source, marks: Marks, translator: Translator, meanwhile: Callable[[], None]) -> None:
-        """`meanwhile` is called now and then while a low mark is waited for."""
+        """`meanwhile` is called now and then while a mark is waited for."""
         self.source = source
         self._marks = marks
         self._translator = translator
@@ -89,7 +89,7 @@ class Chunks:
                 finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
             return verdict.unseen
 
-        return self._marks.emit(self.source, act)
+        return self._marks.emit(self.source, act, meanwhile=self._meanwhile)
 
     def wait_until_seen(self, transactions: tuple[int, ...], waiting: Waiting) -> None:
         """Wait until a snapshot sees transactions that are committed or open."""
