@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from transforms.position import LSN
@@ -16,8 +16,8 @@ class Rereads:
     held_end: LSN
     keys: dict[str, set[bytes]] = field(default_factory=dict)
     """By event; each key as JSON text."""
-    notes: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By event: a snapshot run (id, state) that is not so far before these rows are published."""
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By event: snapshot runs (id -> state) that are not so far before these rows are published."""
 
 
 class RereadQueue:
@@ -45,7 +45,7 @@ class RereadQueue:
         newest = next((reread for reread in reversed(self.held) if event in reread.keys), None)
         if newest is None:
             return False
-        newest.notes[event] = run_id, state
+        newest.notes.setdefault(event, {})[run_id] = state
         return True
 
     def holds(self, event: str, key: bytes) -> bool:
@@ -65,12 +65,21 @@ class RereadQueue:
                 keys |= reread.keys[event]
         return taken, keys
 
-    def done(self, event: str, taken: Sequence[Rereads]) -> list[tuple[str, str]]:
-        """These rows are published by the transaction in hand; returns the notes that were kept for it."""
+    def done(self, event: str, taken: Sequence[Rereads], left: Set[bytes] = frozenset()) -> list[tuple[str, str]]:
+        """These rows but those that are `left` are published by the transaction in hand.
+
+        Those go on waiting, and hold the oldest position of all that were taken. Returns the notes that were kept for
+        the rows: none while some are left.
+        """
+        notes: dict[str, str] = {}
         for reread in taken:
             self._waiting[event].subtract(reread.keys.pop(event))
+            notes |= reread.notes.pop(event, {})
+        if left:
+            taken[0].keys[event], taken[0].notes[event], notes = set(left), notes, {}
+            self._waiting[event].update(left)
         self._waiting[event] = +self._waiting[event]
         while self.held and not self.held[0].keys:
             self.held.popleft()
         self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))
-        return [reread.notes.pop(event) for reread in taken if event in reread.notes]
+        return list(notes.items())

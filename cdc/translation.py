@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
@@ -338,9 +338,9 @@ class Translator:
         if not self.rereads.hold_note(event, run_id, state):
             self.builder.note(run_id, state)
 
-    def rereads_done(self, event: str, taken: Sequence[Rereads]) -> None:
-        """These rows are published by the logical message in hand."""
-        for run_id, state in self.rereads.done(event, taken):
+    def rereads_done(self, event: str, taken: Sequence[Rereads], left: Set[bytes] = frozenset()) -> None:
+        """These rows but those that are `left` are published by the logical message in hand."""
+        for run_id, state in self.rereads.done(event, taken, left):
             self.builder.note(run_id, state)
 
     # --- how far it is -----------------------------------------------------------------------------------------------

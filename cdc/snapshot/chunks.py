@@ -32,7 +32,7 @@ class Chunks:
     """Reads and publishes chunks over one connection, for one thread."""
 
     def __init__(self, source: Source, marks: Marks, translator: Translator, meanwhile: Callable[[], None]) -> None:
-        """`meanwhile` is called now and then while a low mark is waited for."""
+        """`meanwhile` is called now and then while a mark is waited for."""
         self.source = source
         self._marks = marks
         self._translator = translator
@@ -75,7 +75,8 @@ class Chunks:
         """Set the high mark and publish there; returns the transactions that the rows should have seen.
 
         When there are any, nothing was published. Else `finish` was called behind the rows, with the keys of those that
-        left the chunk though their own events are not whole: they must be read again.
+        left the chunk though their own events are not whole: they must be read again. Rows that were never in the chunk
+        need not be, or a table whose rows are changed all the time would have some to read again for ever.
         """
         translator = self._translator
 
@@ -85,10 +86,10 @@ class Chunks:
                 for row in rows.rows:
                     if verdict.keeps(row[0]):
                         translator.publish_row(subject.route, row, origin, to)
-                finish(verdict.incomplete)
+                finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
             return verdict.unseen
 
-        return self._marks.emit(self.source, act)
+        return self._marks.emit(self.source, act, meanwhile=self._meanwhile)
 
     def wait_until_seen(self, transactions: tuple[int, ...], waiting: Waiting) -> None:
         """Wait until a snapshot sees transactions that are committed or open."""

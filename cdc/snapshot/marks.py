@@ -64,8 +64,8 @@ class Marks:
                 try:
                     return delivered.result(timeout=MEANWHILE_SECONDS)
                 except TimeoutError:
-                    if delivered.done():  # it is what `act` raised
-                        raise
+                    if delivered.done():  # just now; or it is what `act` raised
+                        return delivered.result()
                     meanwhile()
         except CancelledError:
             raise Stopped from None

@@ -42,9 +42,7 @@ class Rereader:
             keys.update(wanted)
 
         def finish(incomplete: frozenset[bytes]) -> None:
-            translator.rereads_done(event, taken)
-            if incomplete:
-                translator.read_again(event, set(incomplete))
+            translator.rereads_done(event, taken, incomplete)
 
         window = self._chunks.open(event, collect)
         rows = self._chunks.read(subject, subject.query(keys=frozenset(keys)), NO_LIMIT)

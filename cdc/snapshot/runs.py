@@ -52,8 +52,12 @@ class Runs:
         waiting: Waiting,
         counters: Counters,
         stream_waits_for: Callable[[str], str | None],
+        meanwhile: Callable[[], None],
     ) -> None:
-        """`stream_waits_for`: whose reading a stream waits for before it takes more rows of a snapshot."""
+        """`stream_waits_for`: whose reading a stream waits for before it takes more rows of a snapshot.
+
+        `meanwhile` is called now and then while a mark is waited for.
+        """
         self._source = source
         self._control = control
         self._translator = translator
@@ -63,6 +67,7 @@ class Runs:
         self._waiting = waiting
         self._counters = counters
         self._stream_waits_for = stream_waits_for
+        self._meanwhile = meanwhile
         self._writers: dict[str, _Writers] = {}
         """By run."""
         self.paused_since: float | None = None
@@ -143,4 +148,4 @@ class Runs:
             self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
             self._translator.note(run.event, run.id, run.to_json())
 
-        self._marks.emit(self._source, publish)
+        self._marks.emit(self._source, publish, meanwhile=self._meanwhile)

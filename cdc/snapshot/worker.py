@@ -80,6 +80,7 @@ class SnapshotWorker:
             self._waiting,
             counters,
             stream_waits_for,
+            self._let_forget,
         )
         self.when_idle: Callable[[], None] = lambda: None
         self.idle = threading.Event()

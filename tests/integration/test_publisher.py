@@ -139,6 +139,28 @@ def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.
     assert ids(client) == ["10-1000000", "20-1000000", "30-1000000"]
 
 
+def test_entries_that_are_trimmed_while_repeats_are_proved_are_no_sign_of_another_source(
+    client: redis.Redis, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.send(batch(10, 20, 30))
+    while not publisher.idle:
+        publisher.advance()
+    again = Publisher(client, KEYS, 1, {"customer": Position.parse("30-1000000")})
+    again.send(batch(10, 20, 30))
+    execute = client.execute_command
+
+    def trimmed_behind_it(*words: Any, **options: Any) -> Any:
+        answer = execute(*words, **options)
+        if words[0] == "XRANGE":
+            execute("XTRIM", STREAM, "MINID", "30-0")
+        return answer
+
+    monkeypatch.setattr(client, "execute_command", trimmed_behind_it)
+    again.advance()
+    again.close()
+    assert again.skipped == 3
+
+
 def test_redis_is_reached_over_a_unix_socket_too(server: ValkeyServer) -> None:
     url = f"unix://{server.socket_file}"
     address = Address("transport", Secret(url))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -73,6 +73,20 @@ def test_what_fails_at_a_mark_fails_for_both_threads(log: Log, session: Marks, e
             log.deliver_next()
         with pytest.raises(type(error)):
             result.result(timeout=10)
+
+
+def test_a_mark_that_is_delivered_just_when_a_wait_has_run_out_is_delivered(
+    log: Log, session: Marks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Future[str]):
+        def result(self, timeout: float | None = None) -> str:
+            if log.emitted:
+                log.deliver_next()
+                raise TimeoutError
+            return super().result(timeout)
+
+    monkeypatch.setattr(marks, "Future", Late)
+    assert session.emit(SOURCE, lambda: "done") == "done"
 
 
 def test_the_end_of_the_session_frees_who_waits_and_who_comes_later(log: Log, session: Marks) -> None:

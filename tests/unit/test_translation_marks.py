@@ -176,6 +176,26 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
     assert (keys, log.builder.end) == ({b'{"id":2}'}, 68)
 
 
+def test_rows_that_could_not_be_read_after_all_hold_the_oldest_position_and_what_is_noted(log: Log) -> None:
+    """The change that took the row out of its chunk is published as part of a row that nobody has yet."""
+    log.feed(transaction(50, end=58))
+    log.feed(moved_without_its_large_value(60, b"2"))
+    log.feed(moved_without_its_large_value(70, b"3"))
+    log.translator.note(EVENT, "r", "done")
+    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken, {b'{"id":3}'})
+    log.feed(transaction(80, mark("a-1"), end=88))
+    batch = log.builder.take()
+    assert (batch.end, batch.notes) == (58, {})
+    assert [log.translator.rereads.holds(EVENT, b'{"id":%d}' % id) for id in (2, 3)] == [False, True]
+
+    taken, keys = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
+    log.feed(transaction(90, mark("a-2"), end=98))
+    batch = log.builder.take()
+    assert (keys, batch.end, batch.notes) == ({b'{"id":3}'}, 98, {"r": "done"})
+
+
 def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
     log.feed(moved_without_its_large_value(60))
@@ -212,6 +232,18 @@ def test_a_run_is_no_further_than_rows_that_left_its_chunk_and_are_to_be_read_ag
     log.translator.marks["a-4"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(80, mark("a-4")))
     assert log.builder.take().notes == {"r": "behind 19"}
+
+
+def test_a_run_that_begins_while_the_end_of_the_one_before_is_not_stored_yet_leaves_that_as_it_is(log: Log) -> None:
+    log.feed(moved_without_its_large_value(40))
+    for lsn, run, state in ((50, "r", "done"), (60, "s", "running"), (70, "s", "behind 9")):
+        log.translator.marks["a-1"] = lambda run=run, state=state: log.translator.note(EVENT, run, state)  # type: ignore[misc]
+        log.feed(transaction(lsn, mark("a-1")))
+    assert log.builder.take().notes == {}
+    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
+    log.feed(transaction(80, mark("a-2")))
+    assert log.builder.take().notes == {"r": "done", "s": "behind 9"}
 
 
 # What no walsender sends

@@ -1,0 +1,97 @@
+"""What becomes of the rows of a chunk at its high mark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from cdc.route import Route
+from cdc.snapshot import marks
+from cdc.snapshot.chunks import Chunks, EncodedRow
+from cdc.snapshot.marks import Marks
+from cdc.snapshot.rereading import Rereader
+from cdc.snapshot.subject import Subject
+from cdc.snapshot.visibility import Snapshot
+from cdc.snapshot.waiting import Waiting
+from cdc.source.chunk import ChunkQuery, ChunkRows
+from cdc.source.connection import Source
+from tests.builders import message, transaction, update
+from tests.unit.translation_harness import CUSTOMERS, PREFIX, Log
+from transforms.tuple_data import UNCHANGED
+
+EVENT = "customer.v1"
+
+
+@dataclass
+class Customers:
+    """The subject; its queries are their keys."""
+
+    route: Route
+    event: str = EVENT
+
+    def query(self, *, keys: frozenset[bytes]) -> frozenset[bytes]:
+        return keys
+
+
+class Beside(Chunks):
+    """Chunks of a log that brings each mark at once, and a change of one row behind each query."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(cast(Source, None), Marks(PREFIX, log.translator.marks), log.translator, lambda: None)
+        self._log = log
+        self.changed: list[bytes] = []
+        self.lsn = 100
+
+    def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
+        snapshot = Snapshot(self.lsn, self.lsn, frozenset())
+        if self.changed:
+            self.feed(update(CUSTOMERS, self.changed.pop(0), b"Bo", UNCHANGED))
+        rows: list[EncodedRow] = [(key, b"{}") for key in sorted(cast(Any, query))]
+        return ChunkRows(snapshot, rows, None, 0, exhausted=True)
+
+    def feed(self, change: bytes) -> None:
+        self.lsn += 10
+        self._log.feed(transaction(self.lsn, change, xid=self.lsn, end=self.lsn + 8))
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def chunks(log: Log, monkeypatch: pytest.MonkeyPatch) -> Beside:
+    made = Beside(log)
+    monkeypatch.setattr(marks, "emit_message", lambda _, prefix, content: made.feed(message(prefix, content)))
+    return made
+
+
+def read_again(log: Log, chunks: Beside) -> list[str]:
+    """Read again what waits; returns what is published by then."""
+    subject = cast(Subject, Customers(log.routes[CUSTOMERS][0]))
+    Rereader(chunks, log.translator, {EVENT: subject}, Waiting()).read_again()
+    return log.take()
+
+
+def test_a_row_that_changes_while_it_is_read_again_holds_the_position_of_its_first_change(
+    log: Log, chunks: Beside
+) -> None:
+    log.feed(transaction(50, xid=5, end=58))
+    log.feed(transaction(60, update(CUSTOMERS, b"2", b"Ada", UNCHANGED, key=[b"1", None, None]), xid=6, end=68))
+    chunks.changed = [b"2"]
+    assert read_again(log, chunks) == ["customer 60-1000000 delete 1 end"]
+    assert log.builder.end == 58
+    assert read_again(log, chunks) == ["customer 150-1000000 upsert 2 reread end"]
+    assert log.builder.end == 158
+
+
+def test_changes_of_other_rows_leave_nothing_to_read_again(log: Log, chunks: Beside) -> None:
+    log.translator.read_again(EVENT, {b'{"id":1}'})
+    chunks.changed = [b"7"]
+    assert read_again(log, chunks) == [
+        "customer 120-1000000 upsert 7 end",
+        "customer 130-1000000 upsert 1 reread end",
+    ]
+    assert log.translator.rereads.events == ()
