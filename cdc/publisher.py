@@ -216,7 +216,7 @@ class Publisher:
         pipe = self._client.pipeline(transaction=True)  # else the stream could be trimmed between the two
         pipe.xrange(key, count=1)
         pipe.xrange(key, ids[0], ids[-1])
-        oldest, there = cast(list[Any], pipe.execute())
+        oldest, there = pipe.execute()
         found = {entry_id: (fields.get(b"tx"), fields.get(b"ts")) for entry_id, fields in there}
         floor = Position.parse(oldest[0][0].decode()) if oldest else self.last_ids[stream]
         for entry_id, (type_, tx, ts) in expected.items():

@@ -147,7 +147,7 @@ def test_entries_that_are_trimmed_while_repeats_are_proved_are_no_sign_of_anothe
         publisher.advance()
     again = Publisher(client, KEYS, 1, {"customer": Position.parse("30-1000000")})
     again.send(batch(10, 20, 30))
-    execute = client.execute_command
+    execute: Any = client.execute_command
 
     def trimmed_behind_it(*words: Any, **options: Any) -> Any:
         answer = execute(*words, **options)
