@@ -161,6 +161,13 @@ class Worker:
         self._control.ping()
         self._contacted = True
         self._checkpoints.make_schema()
+        try:
+            return self._open_session()
+        except StatecastError:
+            self._opener.let_go(self._reader)
+            raise
+
+    def _open_session(self) -> Session | None:
         prospect = self._opener.look(self._control, self._reader)
         if isinstance(prospect, str):
             if self.status.enter("starting", prospect):
