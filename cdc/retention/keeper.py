@@ -42,6 +42,9 @@ SNAPSHOT_SHARE = 0.5
 """Of `max_backlog_bytes`, what a snapshot leaves to changes."""
 
 
+_REPORT = "Report it with the traceback from the reader's log."
+
+
 class Hindrance(NamedTuple):
     """Why publishing waits, or trimming fails."""
 
@@ -152,6 +155,12 @@ class Retention:
             if self.failure is None:
                 log.error("streams are not trimmed: %s (%s)", error, error.remedy)
             self.failure = Hindrance(str(error), error.remedy)
+        except Exception as error:  # a thread that ended in silence would let Redis fill up
+            if self.failure is None:
+                log.exception("streams are not trimmed")
+            self.failure = Hindrance(
+                f"{type(error).__name__} in retention: the reader's log has the traceback", _REPORT
+            )
         else:
             self.failure = None
 

@@ -53,14 +53,20 @@ def start(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     monkeypatch.setattr(keeper, "LOOK_SECONDS", 0.2)
     with ExitStack() as stack:
 
-        def started(*, url: str | None = None, is_ours: bool = True, **options: Any) -> Retention:
+        def started(
+            *,
+            url: str | None = None,
+            is_ours: bool = True,
+            sent_bytes: Callable[[], int] = lambda: 0,
+            **options: Any,
+        ) -> Retention:
             config = ReaderConfig(
                 PipelineConfig(name="shop"),
                 SourceConfig(dsn=Secret("dbname=shop"), slot="cdc_shop"),
                 TransportConfig(url=Secret(url or server.url()), **options),
                 (EventConfig(name="customer", table=TableName("public", "customers"), columns=("id",)),),
             )
-            made = Retention(config, lambda: is_ours, Pulse())
+            made = Retention(config, lambda: is_ours, sent_bytes, Pulse())
             stack.enter_context(made.running())
             return made
 
@@ -135,6 +141,19 @@ def test_who_is_far_behind_is_waited_for_until_he_has_read(client: redis.Redis, 
     wait_until("a snapshot to go on", lambda: retention.snapshot_waits_for("customer") is None)
 
 
+def test_a_snapshot_waits_for_what_was_sent_since_the_readers_were_looked_at(client: redis.Redis, start: Start) -> None:
+    sent = 0
+    retention = start(max_backlog_bytes=LIMIT, sent_bytes=lambda: sent)
+    add(client, 1, 2)
+    client.xgroup_create(KEY, "audit", "1-1000000")
+    wait_until("it to be looked at", lambda: retention._backlogs)
+    retention._stop.set()  # nobody looks any more
+    retention._thread.join()
+    assert retention.snapshot_waits_for("customer") is None
+    sent = 9 * MEGABYTE
+    assert retention.snapshot_waits_for("customer")
+
+
 def test_a_process_that_starts_knows_how_far_somebody_is_behind(client: redis.Redis, start: Start) -> None:
     add(client, *range(1, 11), size=MEGABYTE)
     client.xgroup_create(KEY, "audit", "$")
@@ -189,3 +208,20 @@ def test_trimming_survives_a_flushed_script_cache_and_lost_connections(client: r
     add(client, *range(201, 301))
     wait_until("the stream to be trimmed once more", lambda: length(client) == 1)
     assert retention.failure is None
+
+
+def test_a_mistake_of_ours_is_told_and_does_not_end_trimming(
+    client: redis.Redis, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    add(client, *range(1, 101))
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "judge", lambda *_, **__: broken())
+        retention = start(retain=timedelta(0))
+        wait_until("it to be told", lambda: retention.failure)
+    assert "ZeroDivisionError in retention" in str(retention.failure)
+    assert "Traceback" in caplog.text
+    wait_until("the stream to be trimmed", lambda: length(client) == 1)
+    wait_until("it to be over", lambda: retention.failure is None)
