@@ -104,6 +104,16 @@ def test_a_standby_trims_nothing(client: redis.Redis, start: Start) -> None:
     assert standby.trimmed == 0
 
 
+def test_while_the_source_is_away_what_is_read_goes_all_the_same(client: redis.Redis, start: Start) -> None:
+    add(client, *range(1, 101))
+    client.xgroup_create(KEY, "billing", "50-1000000")
+    start(retain=timedelta(0))
+    wait_until("what is read to go", lambda: length(client) == 51)
+    client.set(KEYS.reader_status, json.dumps({"state": "reconnecting", "confirmed": None}))
+    client.xgroup_setid(KEY, "billing", "90-1000000")
+    wait_until("more to go", lambda: length(client) == 11)
+
+
 def test_streams_of_earlier_epochs_are_trimmed_whatever_the_slot_says(client: redis.Redis, start: Start) -> None:
     old = KEY
     client.hset(KEYS.meta, "epoch", "2")
