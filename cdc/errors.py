@@ -99,7 +99,7 @@ class TransportFull(TransportError):
     """Redis is out of memory: nothing is published and nothing is confirmed, so the slot keeps all changes."""
 
     retryable = True
-    remedy = "Give Redis more memory (`CONFIG SET maxmemory ...`) or trim streams that all sinks have read."
+    remedy = "Give Redis more memory (`CONFIG SET maxmemory ...`); `cdc status` says who has not read what."
 
 
 class TransportNotTrusted(TransportError):

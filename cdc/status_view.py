@@ -86,7 +86,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for stream in status["streams"]:
         yield (
             "stream",
-            f"{stream['key']}: {stream['entries']:,} entries, {size(stream['bytes'])}, up to {stream['last_id']}",
+            f"{stream['key']}: {_entries(stream['entries'])}, {size(stream['bytes'])}, up to {stream['last_id']}",
         )
         yield from (("stream", line) for line in _unread(stream))
     if not status["sinks"]:
@@ -131,6 +131,10 @@ def _reader(reader: Mapping[str, Any] | None, now: float) -> Iterator[str]:
     yield f"published to {reader['published']}{_behind(reader)}"
 
 
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
+
+
 def _unread(stream: Mapping[str, Any]) -> Iterator[str]:
     for reader in stream["readers"]:
         name = f"{reader['name']}{' (external group)' if reader['external'] else ''}"
@@ -138,7 +142,7 @@ def _unread(stream: Mapping[str, Any]) -> Iterator[str]:
             yield f"  trimmed past {name}, which snapshots again when it returns"
         elif reader["entries"]:
             holds = ", held back for it" if reader["name"] in stream["held_back_by"] else ""
-            yield f"  unread by {name}: {reader['entries']:,} entries, {size(reader['bytes'])}{holds}"
+            yield f"  unread by {name}: {_entries(reader['entries'])}, {size(reader['bytes'])}{holds}"
 
 
 def _sink(sink: Mapping[str, Any], now: float) -> Iterator[str]:

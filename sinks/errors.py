@@ -137,6 +137,13 @@ class TransportUnreachable(SinkError):
     )
 
 
+class TransportFull(SinkError):
+    """Redis is out of memory. Reading goes on, and what is read makes room."""
+
+    retryable = True
+    remedy = "Give Redis more memory (`CONFIG SET maxmemory ...`); `cdc status` says who has not read what."
+
+
 class TransportNotTrusted(SinkError):
     """Redis showed no certificate, or one that cannot be trusted."""
 

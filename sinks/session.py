@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import StreamBegunAgain, StreamEmptied, StreamHole
+from sinks.errors import SinkError, StreamBegunAgain, StreamEmptied, StreamHole
 from sinks.ownership import claim, forget_rows, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
@@ -62,8 +62,8 @@ class Opener:
         self._keys = Keys(config.pipeline.name)
         self._database = database
         self._checkpoints = checkpoints
-        self._new_groups: set[str] = set()
-        """Streams that are held for this sink, though it has not begun to read them."""
+        self._held: list[str] = []
+        """Streams in which this sink had no place before the last look."""
 
     def look(self, control: Control, reader: StreamReader) -> Prospect | str:
         """What Redis says, or what must be waited for."""
@@ -76,7 +76,9 @@ class Opener:
         for label, document in documents.items():
             stream = self._keys.stream(document.stream, meta.epoch).removeprefix(f"{self._keys.pipeline}:")
             streams.setdefault(stream, {})[label.encode()] = label
-        self._new_groups |= {stream for stream in streams if reader.hold(stream)}
+        for stream in streams:
+            if reader.hold(stream):
+                self._held.append(stream)
         ends = {stream: reader.ends(stream) for stream in streams}
         return Prospect(meta, documents, streams, ends)
 
@@ -124,19 +126,22 @@ class Opener:
             wants_snapshot=not (begins and complete),
         )
 
-    def let_go(self, reader: StreamReader) -> None:
-        """The sink is refused: a place that it has never used holds nobody up."""
-        for stream in self._new_groups:
-            reader.leave(stream)
-        self._new_groups.clear()
-
     def tell_places(self, session: Session, reader: StreamReader) -> None:
         """Have the reader keep what this session needs, and no more, before anything of it may be trimmed."""
-        self._new_groups.clear()
+        self._held = []
         for stream in session.begun:
             reader.move_group(stream, session.checkpoints[stream].position)
         for stream in session.left:
             reader.leave(stream)
+
+    def let_go(self, reader: StreamReader) -> None:
+        """No session came of the look: what it held is not needed."""
+        held, self._held = self._held, []
+        try:
+            for stream in held:
+                reader.leave(stream)
+        except SinkError as error:
+            log.debug("what was held is not let go: %s", error)
 
     def begin_again(self, checkpoint: Checkpoint, hole: StreamHole, reader: StreamReader) -> StreamBegunAgain:
         """After a hole that a snapshot mends: have the next session begin the stream as if it had never been read.

@@ -82,14 +82,13 @@ class StreamReader:
     def ends(self, stream: str) -> StreamEnds:
         """What is in the stream (`customer`, `customer@2`)."""
         with translated_errors(self._key(stream)):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.exists(self._key(stream))
             pipe.xinfo_stream(self._key(stream))
             exists, info = pipe.execute(raise_on_error=False)
+            _raise_first(exists, info if exists else None)
             if not exists:
                 return StreamEnds(None, None, START, START, True)
-            if isinstance(info, Exception):
-                raise info
         first, last = (
             found and Position.parse(found[0].decode()) for found in (info["first-entry"], info["last-entry"])
         )
@@ -123,18 +122,19 @@ class StreamReader:
                 return Read(entries if read_bytes <= BATCH_BYTES else _bounded(entries), True, False, published)
 
     def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[list[Entry], LSN]:
-        """At most `count` entries behind `position`, which must be there itself, and what was published before."""
+        """At most `count` entries behind `position`, which must be there itself, and what was published before.
+
+        Without MULTI, which a full Redis 7.0 refuses: who empties it must be able to read. So the order counts.
+        """
         key = self._key(stream)
         with translated_errors(key):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.hmget(self._keys.meta, "incarnation", "epoch", "published")
             pipe.xrange(key, str(position), "+", count if position == START else count + 1)
             pipe.exists(key)
             pipe.xinfo_stream(key)
             now, found, exists, info = pipe.execute(raise_on_error=False)
-            for reply in (now, found, *((info,) if exists else ())):
-                if isinstance(reply, Exception):
-                    raise reply
+            _raise_first(now, found, exists, info if exists else None)
         there = self._meta(now)
         if there is None or (there.incarnation, there.epoch) != (meta.incarnation, meta.epoch):
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
@@ -176,16 +176,21 @@ class StreamReader:
     def hold(self, stream: str) -> bool:
         """Have the reader keep what is in the stream from now on, until `move_group` tells where this sink stands.
 
-        Before the stream is looked at: what is seen there then stays. False: a group that exists already does that.
+        Before the stream is looked at: what is seen there then stays. Returns False where a group does that already.
         """
         with translated_errors(self._key(stream)):
             try:
                 self._client.xgroup_create(self._key(stream), self._sink, str(START), mkstream=True)
+            except redis.exceptions.OutOfMemoryError:  # a group that exists is read on from all the same
+                groups = self._client.xinfo_groups(self._key(stream))
+                if not any(group["name"] == self._sink.encode() for group in groups):
+                    raise
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-                return False
-        return True
+            else:
+                return True
+        return False
 
     def leave(self, stream: str) -> None:
         """Have the reader keep nothing for this sink any more in a stream that it does not read."""
@@ -193,7 +198,7 @@ class StreamReader:
             try:
                 self._client.xgroup_destroy(self._key(stream), self._sink)
             except redis.ResponseError as error:
-                if "requires the key to exist" not in str(error):
+                if not _is_missing(error):
                     raise
 
     def was_passed(self, stream: str) -> bool:
@@ -211,7 +216,7 @@ class StreamReader:
             except redis.ResponseError as error:
                 if "NOGROUP" in str(error):
                     self._client.xgroup_create(key, self._sink, str(position))
-                elif "requires the key to exist" not in str(error) and "no such key" not in str(error):
+                elif not _is_missing(error):
                     raise
 
     def _meta(self, values: Any) -> Meta | None:
@@ -228,6 +233,18 @@ class StreamReader:
 
     def _key(self, stream: str) -> str:
         return f"{self._keys.pipeline}:{stream}"
+
+
+def _is_missing(error: redis.ResponseError) -> bool:
+    """Whether a stream does not exist."""
+    return "requires the key to exist" in str(error) or "no such key" in str(error)
+
+
+def _raise_first(*replies: object) -> None:
+    """Raise the first reply that is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
 
 
 def _last_deleted(info: Mapping[str, Any]) -> Position:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from sinks.control import Control
 from sinks.counters import Counters
+from sinks.errors import TransportFull
 from sinks.progress import FillingLog
 from sinks.session import Session
 from sinks.status import SinkStatus
 from sinks.stream import StreamReader
 from transforms.position import Position
+
+log = logging.getLogger(__name__)
 
 TELL_SECONDS = 1.0
 """How often, at most, status and consumer groups are written, and an idle `applied_lsn`."""
@@ -37,8 +41,11 @@ class Teller:
         return time.monotonic() - self._told_at >= TELL_SECONDS
 
     def tell(self, control: Control) -> None:
-        """Write the status as it is."""
-        control.write_status(self._status.to_json())
+        """Write the status as it is; not into a Redis that is full, which must not keep a sink from emptying it."""
+        try:
+            control.write_status(self._status.to_json())
+        except TransportFull as error:
+            log.debug("the status is not written: %s", error)
         self._told_at = time.monotonic()
 
     def tell_progress(self, session: Session, control: Control, reader: StreamReader) -> None:

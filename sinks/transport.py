@@ -11,6 +11,7 @@ import redis
 from sinks.errors import (
     KeyForeign,
     SinkError,
+    TransportFull,
     TransportNotTrusted,
     TransportRefused,
     TransportUnreachable,
@@ -20,7 +21,7 @@ from transforms.address import Address, is_untrusted, redis_refusal, tls_mismatc
 
 TIMEOUT_SECONDS = 4.0
 """For connecting and for a reply: a worker that is told to end must not wait longer."""
-_TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS", "OOM")
+_TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS")
 _OWN_KEY = ("set", "xadd")
 """Commands that write: a sink's user may run them on one key each."""
 
@@ -53,8 +54,6 @@ def translated_errors(key: str) -> Iterator[None]:
 
 def _refusal(error: redis.ResponseError, key: str) -> SinkError:
     text = re.sub(r"^Command # \d+ \(.*?\) of pipeline caused error: ", "", str(error), flags=re.DOTALL)
-    if text == "EXEC without MULTI":  # the refusal of MULTI itself is not handed on
-        text = "this user has no permissions to run the 'multi' command"
     if text.startswith("WRONGTYPE"):
         return KeyForeign(
             f"{key} holds something that statecast did not put there",
@@ -63,6 +62,8 @@ def _refusal(error: redis.ResponseError, key: str) -> SinkError:
         )
     if isinstance(error, redis.exceptions.NoPermissionError) or "has no permissions" in text:
         return TransportRefused(f"Redis refuses: {text}", remedy=_permission(text, key))
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM"):
+        return TransportFull(f"Redis is out of memory: {text}")
     if text.split(" ", 1)[0] in _TRANSIENT:
         return TransportUnreachable(f"Redis refuses: {text}")
     return TransportRefused(f"Redis refuses: {text}")

@@ -162,14 +162,12 @@ class Worker:
         self._contacted = True
         self._checkpoints.make_schema()
         try:
-            return self._open_where_it_may_be()
-        except StatecastError as error:
-            if not error.retryable:
-                self._opener.let_go(self._reader)
+            return self._open_session()
+        except StatecastError:
+            self._opener.let_go(self._reader)
             raise
 
-    def _open_where_it_may_be(self) -> Session | None:
-        """A session, where there is something to read and nobody else reads it."""
+    def _open_session(self) -> Session | None:
         prospect = self._opener.look(self._control, self._reader)
         if isinstance(prospect, str):
             if self.status.enter("starting", prospect):

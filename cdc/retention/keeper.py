@@ -42,6 +42,9 @@ SNAPSHOT_SHARE = 0.5
 """Of `max_backlog_bytes`, what a snapshot leaves to changes."""
 
 
+_REPORT = "Report it with the traceback from the reader's log."
+
+
 class Hindrance(NamedTuple):
     """Why publishing waits, or trimming fails."""
 
@@ -84,6 +87,8 @@ class Retention:
         self._sinks: Sequence[RegisteredSink] = ()
         self._looked_at = 0.0
         self._memory = Memory(0, 0)
+        self._confirmed = LSN(0)
+        """Up to where the source never sends again."""
         self._backlogs: dict[str, int] = {}
         """Stream of the present epoch that has readers -> the largest backlog in it, in bytes."""
         self._sent_before = 0
@@ -152,6 +157,12 @@ class Retention:
             if self.failure is None:
                 log.error("streams are not trimmed: %s (%s)", error, error.remedy)
             self.failure = Hindrance(str(error), error.remedy)
+        except Exception as error:  # a thread that ended in silence would let Redis fill up
+            if self.failure is None:
+                log.exception("streams are not trimmed")
+            self.failure = Hindrance(
+                f"{type(error).__name__} in retention: the reader's log has the traceback", _REPORT
+            )
         else:
             self.failure = None
 
@@ -160,7 +171,8 @@ class Retention:
         if not state.meta:
             return
         self._look_around(streams)
-        confirmed = LSN.parse((control.read_status() or {}).get("confirmed") or "0/0")
+        if told := (control.read_status() or {}).get("confirmed"):  # not while there is no session
+            self._confirmed = LSN.parse(told)
         passed = streams.passed()
         blocking: list[tuple[str, Backlog]] = []
         backlogs: dict[str, int] = {}
@@ -175,7 +187,7 @@ class Retention:
                 seen,
                 unread,
                 self._rules,
-                confirmed=confirmed if name.epoch == state.epoch else None,
+                confirmed=self._confirmed if name.epoch == state.epoch else None,
                 young=self._young(streams, watched, seen),
                 memory_is_short=self._memory.is_short,
             )
@@ -215,6 +227,8 @@ class Retention:
         return watched
 
     def _young(self, streams: Streams, watched: _Watched, seen: StreamSeen) -> Position:
+        if not self._retain_seconds:
+            return Position(LSN(seen.last.commit_lsn + 1), 0)
         now = time.monotonic()
         if watched.young is None or now - watched.young_at >= min(YOUNG_SECONDS, self._retain_seconds / 20):
             watched.young = streams.younger_than(seen, time.time() - self._retain_seconds)

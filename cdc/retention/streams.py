@@ -78,17 +78,17 @@ class Streams:
         """A stream and all who read it; None: there is no entry."""
         key, own = self._keys.stream(*name), self._own(name)
         with translated_errors():
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)  # a full Redis 7.0 refuses MULTI
             pipe.exists(key)
             pipe.xinfo_stream(key)
             pipe.xinfo_groups(key)
             pipe.memory_usage(key, samples=_SAMPLES)
             exists, info, groups, size_bytes = pipe.execute(raise_on_error=False)
-            if not exists:
-                return None
-            for reply in (info, groups, size_bytes):
+            for reply in (exists, *((info, groups, size_bytes) if exists else ())):
                 if isinstance(reply, Exception):
                     raise reply
+            if not exists:
+                return None
             if not info["length"]:
                 return None
             positions = {group["name"].decode(errors="replace"): self._position(key, group) for group in groups}

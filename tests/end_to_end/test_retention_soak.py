@@ -92,13 +92,12 @@ def rows(dsn: str, table: str) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize(
     ("seconds", "retain_seconds"),
     [
-        pytest.param(24.0, 4, id="short"),
+        pytest.param(24.0, 4, id="short", marks=pytest.mark.timeout(240)),
         pytest.param(
             SOAK_SECONDS, 60, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(int(SOAK_SECONDS) + 900)]
         ),
     ],
 )
-@pytest.mark.timeout(240)
 def test_memory_stays_flat_and_who_holds_the_stream_back_is_named(
     postgres_server: servers.Postgres,
     source_dsn: str,

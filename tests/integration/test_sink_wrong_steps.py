@@ -105,7 +105,7 @@ def misfit(definition: str, says: str, remedy: str) -> Step:
 def forbidden(command: str, rule: str = "", **more: Any) -> Step:
     return Step(
         ("Redis refuses: ", "no permissions to run", f"'{command}"),
-        f"ACL SETUSER cdc_billing {rule or '+' + command}" if command != "multi" else "+multi",
+        f"ACL SETUSER cdc_billing {rule or '+' + command}",
         without=f"+{command.partition('|')[0]}",
         **more,
     )
@@ -312,8 +312,6 @@ STEPS = {
     "other keys": Step(("No permissions to access a key",), "'~shop:*'", without="~shop:*", rule="~else:*"),
     "may not ping": forbidden("ping"),
     "may not exists": forbidden("exists"),
-    "may not multi": forbidden("multi"),
-    "may not exec": forbidden("exec"),
     "may not hmget": forbidden("hmget"),
     "may not xinfo": forbidden("xinfo|stream"),
     "may not xrange": forbidden("xrange", check=0, begins=True),

@@ -162,9 +162,17 @@ def test_each_thing_that_is_wrong_is_told_once_with_what_to_do(
 
 
 def test_who_has_not_read_what_is_listed_beside_the_stream() -> None:
-    text = told(status(stream={"readers": [AUDIT, BILLING, BILLING | {"name": "mail", "entries": 0}]}))
+    text = told(
+        status(
+            stream={
+                "entries": 1,
+                "readers": [AUDIT, BILLING | {"entries": 1}, BILLING | {"name": "mail", "entries": 0}],
+            }
+        )
+    )
     assert "unread by audit (external group): 5,000 entries, 460 kB" in text
-    assert "unread by billing: 5,000 entries" in text
+    assert "unread by billing: 1 entry, " in text
+    assert "shop:customer: 1 entry, " in text
     assert "mail" not in text
 
 
