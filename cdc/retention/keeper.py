@@ -89,8 +89,8 @@ class Retention:
         self._memory = Memory(0, 0)
         self._confirmed = LSN(0)
         """Up to where the source never sends again."""
-        self._backlogs: dict[str, int] = {}
-        """Stream of the present epoch that has readers -> the largest backlog in it, in bytes."""
+        self._backlogs: dict[str, int] | None = None
+        """Stream of the present epoch that has readers -> the largest backlog in it, in bytes. None: not looked."""
         self._sent_before = 0
         """What had been sent when backlogs were looked at."""
         self._waits = threading.Condition()
@@ -117,8 +117,10 @@ class Retention:
 
         Of what was seen last, so it costs nothing to ask; all that was sent since counts as unread.
         """
-        limit, backlog = self._rules.max_backlog_bytes, self._backlogs.get(stream)
-        if backlog is None:
+        limit = self._rules.max_backlog_bytes
+        if self._backlogs is None:
+            return None if limit is None else f"a first look at who reads stream {stream}"
+        if (backlog := self._backlogs.get(stream)) is None:
             return None
         if limit is not None and backlog + self._sent_bytes() - self._sent_before > SNAPSHOT_SHARE * limit:
             return f"the readers of stream {stream} ({wording.of_limit(backlog, limit)})"

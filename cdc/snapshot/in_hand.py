@@ -19,14 +19,22 @@ from cdc.translation import Translator
 class RunInHand:
     """What the threads share that work on one run; each calls `work` for a chunk."""
 
-    def __init__(self, run: Run, subject: Subject, translator: Translator, waiting: Waiting, chunk_bytes: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        subject: Subject,
+        translator: Translator,
+        waiting: Waiting,
+        held_by: Callable[[], str | None],
+        chunk_bytes: int,
+    ) -> None:
         """`run` has begun."""
         self.run = run
         """As far as it is published."""
         self.subject = subject
         self.threads = 0
         """How many work on it; kept by whoever hands out the work."""
-        self.held_by: str | None = None
+        self.held_by = held_by
         """What must be over before another chunk is begun, in words."""
         self._translator = translator
         self._waiting = waiting
@@ -43,7 +51,7 @@ class RunInHand:
     @property
     def wants_threads(self) -> bool:
         """Whether another thread would find work: always the first one, and more where there is more than a chunk."""
-        return not self._exhausted and self.held_by is None and (self.threads == 0 or self._read > 0)
+        return not self._exhausted and (self.threads == 0 or self._read > 0) and self.held_by() is None
 
     @property
     def is_complete(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from cdc.control import Control
 from cdc.counters import Counters
@@ -78,15 +79,14 @@ class Runs:
     @property
     def waiting_for(self) -> str | None:
         """What a run waits for, in words."""
-        held = (in_hand.held_by for in_hand in self._threads.runs if in_hand.held_by is not None)
-        return next(map(str, self._writers.copy().values()), None) or next(held, None)
+        held = (in_hand.held_by() for in_hand in self._threads.runs if not in_hand.is_complete)
+        return next(map(str, self._writers.copy().values()), None) or next(filter(None, held), None)
 
     def keep(self) -> bool:
         """End what is complete and begin what can be; returns whether anything is left to do."""
         self._control.take_requests(list(self._subjects))
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
-            in_hand.held_by = self._stream_waits_for(in_hand.subject.mapping.stream)
             if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
                 self._end(in_hand)
         stored = self._control.runs()
@@ -132,7 +132,8 @@ class Runs:
             log.info("snapshot of %s goes on behind row %d", run.event, run.rows)
         self._counters.runs[run.event] = run
         chunk_bytes = ALL_CHUNKS_BYTES // self._threads.count
-        self._threads.add(RunInHand(run, subject, self._translator, self._waiting, chunk_bytes))
+        held_by = partial(self._stream_waits_for, subject.mapping.stream)
+        self._threads.add(RunInHand(run, subject, self._translator, self._waiting, held_by, chunk_bytes))
 
     def _end(self, in_hand: RunInHand) -> None:
         run = in_hand.run.advanced(state="done", share=1.0, finished_at=time.time())

@@ -309,7 +309,7 @@ STEPS = {
         code=4,
         url="rediss://{user}@{host}/0?ssl_ca_certs=/no/such/file",
     ),
-    "other keys": Step(("No permissions to access a key",), "'~shop:*'", without="~shop:*", rule="~else:*"),
+    "other keys": Step(("ermissions to access ",), "'~shop:*'", without="~shop:*", rule="~else:*"),
     "may not ping": forbidden("ping"),
     "may not exists": forbidden("exists"),
     "may not hmget": forbidden("hmget"),
@@ -475,9 +475,10 @@ def test_a_wrong_step_of_a_sink(name: str, both: Servers, tmp_path: Path) -> Non
     message, _, remedy = output.partition("error: ")[2].partition("\n  remedy: ")
     assert output.count("error: ") == 1, output
     assert all(part in message for part in step.says), output
-    assert step.remedy in remedy, output
+    wanted = step.remedy if "User cdc_billing" in message else step.remedy.replace("cdc_billing", "USER")  # Redis 7.0
+    assert wanted in remedy or step.remedy in remedy, output
     if step.check:
-        assert (step.check_remedy or step.remedy) in checked, checked
+        assert (step.check_remedy or wanted) in checked, checked
     assert "Traceback" not in output + checked
     assert PASSWORD not in output + checked + status
 

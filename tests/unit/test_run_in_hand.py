@@ -116,9 +116,14 @@ def keys(count: int) -> list[str]:
     return [f"{number:05}" for number in range(count)]
 
 
-def in_hand(table: Table, run: Run | None = None, waiting: Waiting | None = None) -> RunInHand:
+def in_hand(
+    table: Table,
+    run: Run | None = None,
+    waiting: Waiting | None = None,
+    held_by: Callable[[], str | None] = lambda: None,
+) -> RunInHand:
     run = run or Run("r", EVENT, "running")
-    return RunInHand(run, cast(Subject, table), cast(Translator, table), waiting or Waiting(), 1 << 20)
+    return RunInHand(run, cast(Subject, table), cast(Translator, table), waiting or Waiting(), held_by, 1 << 20)
 
 
 def work_through(table: Table, run: RunInHand) -> None:
@@ -229,8 +234,6 @@ def test_a_small_table_is_left_to_one_thread() -> None:
 
 
 def test_no_chunk_is_begun_while_its_stream_is_full() -> None:
-    run = in_hand(Table(keys(50)))
-    run.held_by = "the readers of stream customer"
-    assert not run.wants_threads
-    run.held_by = None
-    assert run.wants_threads
+    reasons = iter(["the readers of stream customer", None])
+    run = in_hand(Table(keys(50)), held_by=lambda: next(reasons))
+    assert [run.wants_threads, run.wants_threads] == [False, True]
