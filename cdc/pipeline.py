@@ -88,6 +88,8 @@ class Reader:
         self._state, self._since = "starting", time.time()
         self._reason: str | None = None
         self._remedy: str | None = None
+        self._confirmed: str | None = None
+        """As it was last, also between sessions: streams are trimmed up to there, and a full Redis must be."""
         self.counters = Counters()
         self.pulse = Pulse()
         self.retention = Retention(
@@ -145,6 +147,7 @@ class Reader:
             self._met = True
             self.counters.sessions += 1
             self._reason = self._remedy = None
+            self._confirmed = str(opened.progress.confirmed)
             self._enter("streaming")
             opened.run(self.stop)
         except StatecastError as error:
@@ -197,7 +200,7 @@ class Reader:
             log.debug("the status could not be stored: %s", problem)
 
     def _figures(self) -> Figures:
-        return Figures(self._state, self._since, self._reason, self._remedy, time.time())
+        return Figures(self._state, self._since, self._reason, self._remedy, time.time(), confirmed=self._confirmed)
 
     def _observe_session(self, opened: Opened) -> None:
         runs = tuple(opened.worker.runs)
@@ -209,6 +212,7 @@ class Reader:
             state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."
         if state != self._state:
             self._state, self._since = state, opened.worker.paused_since or time.time()
+        self._confirmed = str(opened.progress.confirmed)
         figures = Figures(
             state,
             self._since,
@@ -216,7 +220,7 @@ class Reader:
             remedy,
             time.time(),
             str(max(opened.progress.published, opened.published)),
-            str(opened.progress.confirmed),
+            self._confirmed,
             opened.publisher.appended,
             int(opened.translator.commit_time) / 1e6 or None,
             runs,
