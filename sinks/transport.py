@@ -75,7 +75,7 @@ def _permission(text: str, key: str) -> str | None:
     if found is not None:
         user, command = found[1] or "USER", found[2]
         rule = f"'(+{command} ~{key})'" if command in _OWN_KEY else f"+{command}"
-    elif "access a key" in text:
+    elif re.search("access (a key|one of the keys)", text):
         user, rule = "USER", f"'~{key.partition(':')[0]}:*'"
     else:
         return None
