@@ -78,8 +78,9 @@ class Runs:
 
     @property
     def waiting_for(self) -> str | None:
-        """What a run waits for, in words."""
-        held = (in_hand.held_by() for in_hand in self._threads.runs if not in_hand.is_complete)
+        """What a run waits for, in words; not while a chunk is still in hand."""
+        waiting = (run for run in self._threads.runs if not (run.threads or run.is_complete))
+        held = (run.held_by() for run in waiting)
         return next(map(str, self._writers.copy().values()), None) or next(filter(None, held), None)
 
     def keep(self) -> bool:

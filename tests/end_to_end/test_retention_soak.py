@@ -92,7 +92,7 @@ def rows(dsn: str, table: str) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize(
     ("seconds", "retain_seconds"),
     [
-        pytest.param(24.0, 4, id="short", marks=pytest.mark.timeout(240)),
+        pytest.param(15.0, 4, id="short", marks=pytest.mark.timeout(240)),
         pytest.param(
             SOAK_SECONDS, 60, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(int(SOAK_SECONDS) + 900)]
         ),

@@ -112,9 +112,13 @@ def test_a_snapshot_leaves_room_in_a_stream_that_nobody_reads(
         shop.redis.xgroup_create(stream, "audit", "0", mkstream=True)
         shop.reader()
         wait_until("the snapshot to wait", lambda: "the readers of stream customer" in str(status(shop)["waiting_for"]))
-        rows = [run.rows for run in runs(shop)]
         change(shop, "Ada")
-        wait_until("the change", lambda: published(shop, "Ada"))
+        end = shop.flush_position()
+        wait_until("all before to be stored", lambda: shop.published >= end)
+        assert published(shop, "Ada")
+        rows = [run.rows for run in runs(shop)]
+        change(shop, "Eve")
+        wait_until("the change", lambda: published(shop, "Eve"))
         assert [run.rows for run in runs(shop)] == rows
         assert 0 < rows[0] < 200_000
         shop.redis.xgroup_setid(stream, "audit", "$")
