@@ -8,7 +8,13 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=[
-        Extension("transforms._rows", ["transforms/_rows.c"], optional=True, py_limited_api=True),
+        Extension(
+            "transforms._rows",
+            ["transforms/_rows.c", "transforms/_items.c"],
+            depends=["transforms/_rows.h"],
+            optional=True,
+            py_limited_api=True,
+        ),
         Extension("sinks._entries", ["sinks/_entries.c"], optional=True, py_limited_api=True),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -16,9 +16,15 @@ UPSERT_WORDS, FOUND_WORDS, DELETE_WORDS, TRANSACTION_WORDS = 5, 6, 4, 3
 UPSERT_HEAD = b"$1\r\nu\r\n"
 """What an upsert without optional fields begins with; id, type, key and state follow, each a word."""
 
+FOUND_HEAD = b"$1\r\no\r\n"
+"""The same for a row that was found by a query; its origin follows behind the state."""
+
 _WORD = b"$%d\r\n%b\r\n"
-_TRANSACTION = b"$1\r\nt\r\n" + _WORD + _WORD
+_TRANSACTION_HEAD = b"$1\r\nt\r\n"
+_TRANSACTION = _TRANSACTION_HEAD + _WORD + _WORD
 _ENDING = {b"$1\r\n" + code: b"$1\r\n" + code.upper() for code in (b"u", b"o", b"d", b"x")}
+HEADS = (_TRANSACTION_HEAD, UPSERT_HEAD, _ENDING[UPSERT_HEAD[:5]] + UPSERT_HEAD[5:])
+"""What the items of whole transactions begin with: the transaction, its upserts, its last one."""
 
 
 def _words(*words: bytes) -> bytes:
@@ -32,7 +38,7 @@ def upsert_template(type_: bytes) -> bytes:
 
 def found_template(type_: bytes) -> bytes:
     """Takes (size, id, size, key, size, state, size, origin), of an upsert of a row that was found by a query."""
-    return b"$1\r\no\r\n" + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD + _WORD
+    return FOUND_HEAD + _WORD + _words(type_).replace(b"%", b"%%") + _WORD + _WORD + _WORD
 
 
 def delete_template(type_: bytes) -> bytes:

@@ -124,6 +124,19 @@ class BatchBuilder:
         self.bytes += size
         return self.count >= self._limit_count or self.bytes >= self._limit_bytes
 
+    def add_transactions(self, stream: str, items: list[bytes], rows: int, transactions: int, size: int) -> None:
+        """Append whole transactions of plain upserts that do not fill the batch, while none is in hand.
+
+        `size`: of the rows' items.
+        """
+        assert not self._open
+        buffer = self._buffer(stream)
+        buffer.items += items
+        buffer.words += append.TRANSACTION_WORDS * transactions + append.UPSERT_WORDS * rows
+        buffer.count += rows
+        self.count += rows
+        self.bytes += size
+
     @property
     def room(self) -> tuple[int, int]:
         """With how many more entries, or bytes of them, the batch is full; there always is room for one."""
@@ -132,10 +145,13 @@ class BatchBuilder:
     def _opened(self, stream: str) -> StreamBuffer:
         buffer = self._open.get(stream)
         if buffer is None:
-            if (buffer := self._buffers.get(stream)) is None:
-                buffer = self._buffers[stream] = StreamBuffer()
-            self._open[stream] = buffer
+            buffer = self._open[stream] = self._buffer(stream)
             buffer.begin_transaction(self._transaction)
+        return buffer
+
+    def _buffer(self, stream: str) -> StreamBuffer:
+        if (buffer := self._buffers.get(stream)) is None:
+            buffer = self._buffers[stream] = StreamBuffer()
         return buffer
 
     def end_transaction(self) -> None:

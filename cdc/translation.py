@@ -20,7 +20,7 @@ from cdc.route import Route
 from cdc.snapshot.visibility import Deliveries
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
-from transforms.encoder import Row, UnchangedValues
+from transforms.encoder import FOUND_ITEMS, Row, UnchangedValues
 from transforms.position import LSN, SLOTS_PER_MESSAGE
 from transforms.tuple_data import MalformedMessage
 
@@ -100,19 +100,17 @@ class Translator:
 
     def feed_run(self, frames: list[bytes], first: int) -> int:
         """Take frame number `first`, and those behind it that can be taken with it; returns how many. See `feed`."""
-        frame = frames[first]
-        route = self._sole_routes.get(frame[_RELATION])
-        if route is None or not (taken := self._plain_upserts(route, frames, first)):
-            self.feed(frame)
-            return 1
-        return taken
+        row = first if self.in_transaction else first + 1  # behind a Begin
+        route = self._sole_routes.get(frames[row][_RELATION]) if row < len(frames) else None
+        if route is not None and route.event not in self.deliveries.watched:  # else each key is to be noted
+            take = self._plain_upserts if self.in_transaction else self._plain_transactions
+            if taken := take(route, frames, first):
+                return taken
+        self.feed(frames[first])
+        return 1
 
     def _plain_upserts(self, route: Route, frames: list[bytes], first: int) -> int:
         """What `_row` does, for as many frames as need no closer look."""
-        if not self.in_transaction or frames[first][_TAG] not in (INSERT, UPDATE):
-            return 0
-        if route.event in self.deliveries.watched:  # each key is to be noted
-            return 0
         assert route.encoder.upserts is not None
         relation, number = frames[first][_RELATION], self._n + 1
         items, size = route.encoder.upserts(
@@ -124,6 +122,20 @@ class Translator:
             if self.builder.add_all(route.stream, items, size, append.UPSERT_WORDS):
                 self._on_full()
         return len(items)
+
+    def _plain_transactions(self, route: Route, frames: list[bytes], first: int) -> int:
+        """The same for whole transactions, from their Begin to their Commit."""
+        assert route.encoder.transactions is not None
+        relation = frames[first + 1][_RELATION]
+        made = route.encoder.transactions(frames, first, relation, append.HEADS, route.label, *self.builder.room)
+        if made is None:
+            return 0
+        items, rows, size, xids, self.commit_lsn, self._latest_end, commit_time = made
+        self.commit_time = b"%d" % commit_time
+        self.deliveries.delivered_all(xids)
+        self.builder.add_transactions(route.stream, items, rows, len(xids), size)
+        self._release_end()
+        return rows + 2 * len(xids)
 
     def _rare(self, frame: bytes) -> None:
         message = pgoutput.decode(frame, HEADER)
@@ -280,13 +292,15 @@ class Translator:
 
     def _next_id(self, stream: str) -> bytes:
         """The id of the next entry that the message in hand gives in a stream."""
+        ordinal = self._free_ordinal(stream)
+        self._slots[stream] += 1
+        return b"%b%d" % (self._id_prefix, ordinal)
+
+    def _free_ordinal(self, stream: str) -> int:
+        """What the next id in a stream ends with, if it is given."""
         if self._n != self._slots_of:
-            self._slots_of = self._n
-            self._slots = {stream: 1}
-            return b"%b%d000000" % (self._id_prefix, self._n)
-        slot = self._slots.get(stream, 0)
-        self._slots[stream] = slot + 1
-        return b"%b%d" % (self._id_prefix, self._n * SLOTS_PER_MESSAGE + slot)
+            self._slots_of, self._slots = self._n, {}
+        return self._n * SLOTS_PER_MESSAGE + self._slots.setdefault(stream, 0)
 
     def _add(self, stream: str, words: Sequence[bytes]) -> None:
         item = append.whole_item(self._next_id(stream), words)
@@ -312,8 +326,29 @@ class Translator:
         """Publish a mark at the logical message in hand."""
         self._add(stream, wire.mark_words(name, data, self.commit_time, to))
 
-    def publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
-        """Publish a row that was found by a query, at the logical message in hand."""
+    def publish_rows(self, route: Route, rows: list[tuple[bytes, bytes] | Row], origin: bytes, to: str | None) -> None:
+        """Publish rows that were found by a query, at the logical message in hand."""
+        at = 0
+        while at < len(rows):
+            taken = self._plain_found(route, rows, at, origin) if FOUND_ITEMS and route.is_plain and to is None else 0
+            if not taken:
+                self._publish_row(route, rows[at], origin, to)
+            at += taken or 1
+
+    def _plain_found(self, route: Route, rows: list[tuple[bytes, bytes] | Row], first: int, origin: bytes) -> int:
+        """What `_publish_row` does, for as many rows as are plain."""
+        assert FOUND_ITEMS is not None
+        ordinal, stream = self._free_ordinal(route.stream), route.stream
+        items, size = FOUND_ITEMS(
+            rows, first, self._id_prefix, ordinal, append.FOUND_HEAD, route.label, origin, *self.builder.room
+        )
+        if items:
+            self._slots[stream] += len(items)
+            if self.builder.add_all(stream, items, size, append.FOUND_WORDS):
+                self._on_full()
+        return len(items)
+
+    def _publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
         if len(row) == 2 and route.is_plain and to is None:
             entry_id, (key, state) = self._next_id(route.stream), row
             item = route.found % (len(entry_id), entry_id, len(key), key, len(state), state, len(origin), origin)

@@ -9,26 +9,11 @@ are defined.
 Bytes are not trusted: every length is compared with what is left before it is used. Only the stable ABI is used.
 */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-#include <stdint.h>
-#include <string.h>
-
-typedef const unsigned char *Text;
-
-/* What a step comes to. FAILED: a Python exception is set. */
-enum outcome { FAILED = -1, NOT_MINE = 0, DONE = 1 };
+#include "_rows.h"
 
 /* --- bytes that grow ----------------------------------------------------------------------------------------------- */
 
-struct buffer {
-    unsigned char *data;
-    size_t used, size;
-};
-
-/* Make room for that many more bytes, which come in addition to what is used. */
-static int reserve(struct buffer *out, size_t more)
+int reserve(struct buffer *out, size_t more)
 {
     if (out->size - out->used >= more)
         return 1;
@@ -48,19 +33,6 @@ static int reserve(struct buffer *out, size_t more)
     out->data = data;
     out->size = size;
     return 1;
-}
-
-/* The following write into room that was reserved. */
-
-static void put_byte(struct buffer *out, unsigned char byte)
-{
-    out->data[out->used++] = byte;
-}
-
-static void put(struct buffer *out, const void *bytes, size_t size)
-{
-    memcpy(out->data + out->used, bytes, size);
-    out->used += size;
 }
 
 /* --- letters --------------------------------------------------------------------------------------------------------*/
@@ -358,13 +330,13 @@ struct fields {
     size_t count;
 };
 
-typedef struct {
+struct plan {
     PyObject_HEAD
     size_t width;         /* of the relation */
     unsigned char *forms; /* of each column */
     PyObject **encoders;  /* of each column; NULL but for CALL */
     struct fields state, key;
-} Plan;
+};
 
 static void clear_fields(struct fields *fields)
 {
@@ -547,8 +519,7 @@ static enum outcome put_row(const Plan *plan, const struct value *values, struct
     return outcome == DONE ? put_object(plan, &plan->state, values, 1, state) : outcome;
 }
 
-/* The tuple at `at`, which must reach to the end of the data. */
-static enum outcome encode_tuple(
+enum outcome encode_tuple(
     const Plan *plan, Text data, size_t size, size_t at, struct buffer *key, struct buffer *state)
 {
     struct value values[MOST_COLUMNS];
@@ -699,125 +670,6 @@ static PyObject *plan_line(PyObject *self, PyObject *given)
     return answer(outcome, &key, &state);
 }
 
-/* --- runs of inserts ------------------------------------------------------------------------------------------------*/
-
-struct piece {
-    const char *bytes;
-    Py_ssize_t size;
-};
-
-/* An XLogData frame: `w`, two LSNs, a clock; then the message: its kind, its relation, `N`, the tuple.
-Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html */
-enum { KIND_AT = 25, RELATION_AT = 26, NEW_AT = 30, TUPLE_AT = 31 };
-
-static int is_plain_change(Text frame, size_t size, Text relation)
-{
-    return size > TUPLE_AT && frame[0] == 'w' && (frame[KIND_AT] == 'I' || frame[KIND_AT] == 'U') &&
-           memcmp(frame + RELATION_AT, relation, 4) == 0 && frame[NEW_AT] == 'N';
-}
-
-/* Write digits that end before `end`; returns the first of them. */
-static unsigned char *digits(unsigned char *end, size_t number)
-{
-    do
-        *--end = (unsigned char)('0' + number % 10);
-    while (number /= 10);
-    return end;
-}
-
-/* A bulk string of Redis' protocol that consists of two parts. */
-static int put_word(struct buffer *out, const void *first, size_t first_size, const void *second, size_t second_size)
-{
-    unsigned char number[20], *end = number + sizeof number;
-    unsigned char *start = digits(end, first_size + second_size);
-    if (!reserve(out, 5 + sizeof number + first_size + second_size))
-        return 0;
-    put_byte(out, '$');
-    put(out, start, (size_t)(end - start));
-    put(out, "\r\n", 2);
-    put(out, first, first_size);
-    put(out, second, second_size);
-    put(out, "\r\n", 2);
-    return 1;
-}
-
-/* An item of the append script (cdc/append.py): head, id, type, key, state. The id is prefix, number, 000000. */
-static enum outcome put_item(
-    struct buffer *out, const struct piece *head, const struct piece *prefix, Py_ssize_t number, const struct piece *type,
-    const struct buffer *key, const struct buffer *state)
-{
-    unsigned char id[26], *end = id + sizeof id;
-    memset(end - 6, '0', 6);
-    unsigned char *start = digits(end - 6, (size_t)number);
-    if (!reserve(out, (size_t)head->size))
-        return FAILED;
-    put(out, head->bytes, (size_t)head->size);
-    return put_word(out, prefix->bytes, (size_t)prefix->size, start, (size_t)(end - start)) &&
-                   put_word(out, type->bytes, (size_t)type->size, "", 0) &&
-                   put_word(out, key->data, key->used, "", 0) && put_word(out, state->data, state->used, "", 0)
-               ? DONE
-               : FAILED;
-}
-
-PyDoc_STRVAR(
-    upserts_doc,
-    "upserts(frames, first, relation, prefix, number, head, type, most, most_bytes): (items, size)\n\n"
-    "The items of frames, from number `first` of the list on, that are inserts of this relation, or updates without an\n"
-    "old row: head, id, type, key, state. The ids are prefix, number (counted up), 000000. Ends before the first frame\n"
-    "that is anything else, and behind `most` items or the one with which they have `most_bytes`. Size: of the items.");
-
-static PyObject *plan_upserts(PyObject *self, PyObject *arguments)
-{
-    PyObject *frames;
-    struct piece relation, prefix, head, type;
-    Py_ssize_t first, number, most, most_bytes, made_bytes = 0;
-    if (!PyArg_ParseTuple(
-            arguments, "O!ny#y#ny#y#nn", &PyList_Type, &frames, &first, &relation.bytes, &relation.size, &prefix.bytes,
-            &prefix.size, &number, &head.bytes, &head.size, &type.bytes, &type.size, &most, &most_bytes))
-        return NULL;
-    if (first < 0 || number < 0 || relation.size != 4) {
-        PyErr_SetString(PyExc_ValueError, "an offset or a number is negative, or a relation's id not four bytes");
-        return NULL;
-    }
-    PyObject *items = PyList_New(0);
-    struct buffer key = {0}, state = {0}, item = {0};
-    enum outcome outcome = items == NULL ? FAILED : DONE;
-    for (Py_ssize_t made = 0; outcome == DONE && made < most && made_bytes < most_bytes; made++) {
-        PyObject *frame = first < PyList_Size(frames) - made ? PyList_GetItem(frames, first + made) : NULL;
-        char *bytes;
-        Py_ssize_t size;
-        if (frame == NULL)
-            break;
-        if (PyBytes_AsStringAndSize(frame, &bytes, &size) < 0) {
-            outcome = FAILED;
-            break;
-        }
-        if (!is_plain_change((Text)bytes, (size_t)size, (Text)relation.bytes))
-            break;
-        key.used = state.used = item.used = 0;
-        Py_INCREF(frame); /* an encoder in Python may do anything, to the list too */
-        outcome = encode_tuple((const Plan *)self, (Text)bytes, (size_t)size, TUPLE_AT, &key, &state);
-        Py_DECREF(frame);
-        if (outcome == DONE)
-            outcome = put_item(&item, &head, &prefix, number + made, &type, &key, &state);
-        if (outcome == DONE) {
-            PyObject *whole = PyBytes_FromStringAndSize((const char *)item.data, (Py_ssize_t)item.used);
-            if (whole == NULL || PyList_Append(items, whole) < 0)
-                outcome = FAILED;
-            Py_XDECREF(whole);
-            made_bytes += (Py_ssize_t)item.used;
-        }
-    }
-    PyMem_Free(key.data);
-    PyMem_Free(state.data);
-    PyMem_Free(item.data);
-    if (outcome == FAILED) {
-        Py_XDECREF(items);
-        return NULL;
-    }
-    return Py_BuildValue("Nn", items, made_bytes);
-}
-
 /* --- the module -----------------------------------------------------------------------------------------------------*/
 
 static PyMethodDef plan_methods[] = {
@@ -825,6 +677,7 @@ static PyMethodDef plan_methods[] = {
     {"key", (PyCFunction)(void (*)(void))plan_key, METH_FASTCALL, key_doc},
     {"line", plan_line, METH_O, line_doc},
     {"upserts", plan_upserts, METH_VARARGS, upserts_doc},
+    {"transactions", plan_transactions, METH_VARARGS, transactions_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -855,10 +708,15 @@ static int fill_module(PyObject *module)
     return failed;
 }
 
+static PyMethodDef module_functions[] = {
+    {"found", found, METH_VARARGS, found_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
 
 static PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_rows", "Rows as JSON text, compiled.", 0, NULL, module_slots, NULL, NULL, NULL};
+    PyModuleDef_HEAD_INIT, "_rows", "Rows as JSON text, compiled.", 0, module_functions, module_slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__rows(void)
 {

@@ -21,6 +21,8 @@ from transforms.tuple_data import UNCHANGED, MalformedMessage, TupleData, Unchan
 from transforms.values import encode_text, json_name, must_be_quoted, value_encoder
 
 COMPILED: Final = accelerator.load("transforms._rows")
+FOUND_ITEMS: Final[Callable[..., tuple[list[bytes], int]] | None] = COMPILED and COMPILED.found
+"""Items of many encoded rows at once, where compiled code is there."""
 
 _WHOLE_OLD_TUPLE = ord("O")
 _LETTERS = {
@@ -79,7 +81,9 @@ class RowEncoder:
     line: Callable[[bytes], tuple[bytes, bytes] | Row]
     """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
     upserts: Callable[..., tuple[list[bytes], int]] | None = None
-    """Items of many frames at once, where `_rows.c` is there: `Plan.upserts`."""
+    """Items of many frames at once, where compiled code is there: `Plan.upserts` in `_items.c`."""
+    transactions: Callable[..., tuple[list[bytes], int, int, list[int], int, int, int] | None] | None = None
+    """The same of whole transactions: `Plan.transactions`."""
 
 
 def compile_encoder(relation: Sequence[RelationColumn], columns: Sequence[str], key: Sequence[str]) -> RowEncoder:
@@ -109,7 +113,7 @@ def compiled_encoder(relation: Sequence[RelationColumn], columns: Sequence[str],
     def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
         return encoded_line(text) or explicit.line(text)
 
-    return RowEncoder(encode_row, encode_key, encode_line, made.upserts)
+    return RowEncoder(encode_row, encode_key, encode_line, made.upserts, made.transactions)
 
 
 def shaped_encoder(

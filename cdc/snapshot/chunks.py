@@ -83,9 +83,7 @@ class Chunks:
         def act() -> tuple[int, ...]:
             verdict = translator.deliveries.close(subject.event, window, rows.snapshot)
             if not verdict.unseen:
-                for row in rows.rows:
-                    if verdict.keeps(row[0]):
-                        translator.publish_row(subject.route, row, origin, to)
+                translator.publish_rows(subject.route, [row for row in rows.rows if verdict.keeps(row[0])], origin, to)
                 finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
             return verdict.unseen
 

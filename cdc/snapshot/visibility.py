@@ -14,6 +14,7 @@ The weaker rule, "drop what changed between the marks", lost rows when tried aga
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -149,6 +150,14 @@ class Deliveries:
             self._possibly_delivered.discard(wide)
         for window in self._windows:
             window.delivered(xid, wide)
+
+    def delivered_all(self, xids: Sequence[int]) -> None:
+        """The same for transactions none of whose rows is watched, in the order of the log."""
+        if self._possibly_delivered or self._windows:
+            for xid in xids:
+                self.delivered(xid)
+        else:
+            self._unseen.update(xids)
 
     def touched(self, event: str, key: bytes, *, whole: bool = True) -> None:
         """The transaction delivered last changed this row.

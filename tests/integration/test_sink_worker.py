@@ -51,6 +51,21 @@ def count_applications(pipeline: Pipeline) -> None:
     )
 
 
+def suspend_between_transactions(worker: SinkProcess, pipeline: Pipeline) -> None:
+    """SIGSTOP; one that holds a row's lock would only be followed when the server ends its session."""
+
+    def states() -> set[str]:
+        query = "SELECT state FROM pg_stat_activity WHERE application_name LIKE %s"
+        return {state for (state,) in pipeline.rows(query, f"cdc-sink {pipeline.name}/%")}
+
+    while True:
+        worker.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: "active" not in states(), "its statement to end")
+        if states() == {"idle"}:
+            return
+        worker.process.send_signal(signal.SIGCONT)
+
+
 def test_a_worker_waits_for_its_pipeline_applies_and_ends_on_sigterm(pipeline: Pipeline, config: Path) -> None:
     pipeline.redis.delete(pipeline.keys.meta, pipeline.keys.schema)
     with SinkProcess(config, "run") as worker:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cdc.snapshot.visibility import Snapshot
 from tests import builders
 from tests.builders import column
-from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, UNMAPPED, Log, columns, route
+from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, PREFIX, UNMAPPED, Log, columns, route
 from transforms import accelerator
 from transforms.encoder import COMPILED, Row, RowEncoder, compiled_encoder, shaped_encoder
 from transforms.errors import StatecastError
@@ -239,3 +239,58 @@ def test_each_insert_of_a_long_run_has_its_own_id_and_row() -> None:
         [*builders.transaction(50, *(builders.insert(CUSTOMERS, b"%d" % n, None, None) for n in range(1, 13)))]
     )
     assert log.take() == [f"customer 50-{n}000000 upsert {n}{' end' * (n == 12)}" for n in range(1, 13)]
+
+
+@needs_compiled
+def test_whole_transactions_are_taken_together_unless_they_fill_the_batch() -> None:
+    log = Log(limit_count=6)
+    frames = [
+        frame
+        for number in range(1, 5)
+        for frame in builders.transaction(50 * number, *[builders.insert(CUSTOMERS, b"1", None, None)] * 2, xid=number)
+    ]
+    feed = log.translator.feed_run
+    assert [feed(frames, first) for first in (0, 8, 9)] == [8, 1, 2]
+    assert log.translator.commit_lsn == 150
+    assert log.deliveries.waits_for == 3
+    log.feed_runs(frames[11:])
+    assert log.take() == [
+        f"customer {50 * n}-{row}000000 upsert 1{' end' * (row == 2)}" for n in range(1, 5) for row in (1, 2)
+    ]
+
+
+@needs_compiled
+@pytest.mark.parametrize("at", range(4))
+def test_a_transaction_that_is_not_wholly_there_is_taken_frame_by_frame(at: int) -> None:
+    log = Log()
+    frames = [*builders.transaction(50, *[builders.insert(CUSTOMERS, b"1", None, None)] * 3)]
+    log.feed_runs(frames[: at + 1])
+    assert log.translator.in_transaction
+    log.feed_runs(frames[at + 1 :])
+    assert log.take() == [f"customer 50-{row}000000 upsert 1{' end' * (row == 3)}" for row in (1, 2, 3)]
+
+
+ENCODED = st.one_of(
+    st.tuples(st.binary(max_size=3), st.binary(max_size=300)),
+    st.builds(Row, st.binary(max_size=3), st.binary(max_size=3), st.just(()), st.sampled_from([(), ("note",)])),
+)
+
+
+@needs_compiled
+@given(st.lists(ENCODED), st.sampled_from([1, 3, 10]), st.sampled_from([1, 200, 1 << 20]), st.integers(0, 2))
+def test_rows_that_were_found_give_together_what_they_give_one_by_one(
+    rows: list[tuple[bytes, bytes] | Row], most: int, most_bytes: int, before: int
+) -> None:
+    def publish(log: Log, *parts: list[tuple[bytes, bytes] | Row]) -> None:
+        for part in parts:
+            log.translator.publish_rows(log.routes[CUSTOMERS][0], part, b"snapshot", None)
+
+    told = []
+    for parts in ([rows], [[row] for row in rows]):
+        log = Log(limit_count=most, limit_bytes=most_bytes)
+        log.translator.marks["a-1"] = partial(publish, log, rows[:before], *parts)
+        log.feed(builders.transaction(50, builders.message(PREFIX, b'{"token": "a-1"}')))
+        log.take_batch()
+        told.append([(batch.end, batch.streams) for batch in log.batches])
+    assert told[0] == told[1]
+    assert sum(stream.count for _, streams in told[0] for stream in streams.values()) == len(rows) + len(rows[:before])

@@ -83,8 +83,7 @@ def test_a_message_outside_of_transactions_is_neither_counted_nor_acted_on(log: 
 def test_rows_found_by_a_query_take_the_ids_of_the_mark_they_are_published_at(log: Log) -> None:
     def publish() -> None:
         rows = [encoder().row(builders.tuple_data(id, b"Ada", None), 0, 0) for id in (b"1", b"2")]
-        for row in rows:
-            log.translator.publish_row(log.routes[CUSTOMERS][0], row, b"snapshot", None)
+        log.translator.publish_rows(log.routes[CUSTOMERS][0], rows, b"snapshot", None)
 
     log.translator.marks["a-1"] = publish
     log.feed(transaction(50, message("somebody", b""), mark("a-1")))
@@ -93,7 +92,7 @@ def test_rows_found_by_a_query_take_the_ids_of_the_mark_they_are_published_at(lo
 
 def test_a_row_for_one_sink_says_so_behind_all_other_fields(log: Log) -> None:
     row, at = Row(b'{"id":1}', b'{"id":1,"note":"null"}', (), ("note",)), route(EVENT, rev=3)
-    log.translator.marks["a-1"] = lambda: log.translator.publish_row(at, row, b"reread", "billing")
+    log.translator.marks["a-1"] = lambda: log.translator.publish_rows(at, [row], b"reread", "billing")
     log.feed(transaction(50, mark("a-1")))
     words = log.words("customer", "50-1000000")
     assert words[12:] == [
