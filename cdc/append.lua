@@ -1,31 +1,32 @@
 #!lua
--- Append entries to one stream, in order, without a gap and without a repeat.
+-- The guard around the XADDs of one transaction of Redis (cdc/publisher.py): nothing is appended behind a gap.
 --
 -- KEYS[1]  the stream
--- ARGV[1]  the last id that the reader knows to be in it ('0-0' for a new stream)
--- ARGV[2+] items (cdc/append.py writes them); a capital letter marks the last entry of its transaction:
---   t ts tx             the transaction of the items that follow
---   u|U id type key state
---   o|O id type key state origin
---   d|D id type key
---   x|X id n word*n     an entry of any other shape, with all its words (field, value, ...)
+-- ARGV[1]  what to do:
+--   look         {last id, entries ever added}
+--   open KNOWN   shut the stream when it ends before KNOWN, the id that the reader knows to be in it: no XADD that
+--                follows does anything. Returns the same as look, of before.
+--   close        let a stream that was shut be as it was
+--   prove        fail if the rights of the Redis user do not cover what the others may have to do
 --
--- Returns {appended, skipped, last id [, error]}. Nothing is appended behind a gap. Entries up to the stream's last
--- id are skipped: they are there already. At the first error the rest stays out, so what is there is a prefix.
+-- A stream is shut by the highest id there is, or where it is gone by an empty string in its place. Open, XADDs and close
+-- are one transaction (MULTI, EXEC), which is what makes it safe: nobody sees it shut, and no crash leaves it so.
 --
 -- Ids are compared as text: a Lua number is a double, and ids have more digits than it holds.
-local key, argv = KEYS[1], ARGV
-local call = redis.pcall
+local key, HIGHEST = KEYS[1], '18446744073709551615-18446744073709551615'
 
-local function last_id()
-  local info = call('XINFO', 'STREAM', key)
+local function look()
+  local info = redis.pcall('XINFO', 'STREAM', key)
   if info.err then
-    if string.find(info.err, 'no such key', 1, true) then return '0-0' end
+    if string.find(info.err, 'no such key', 1, true) then return {last = '0-0', added = 0, gone = true} end
     return nil, info
   end
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
+  local seen = {}
+  for i = 1, #info, 2 do seen[info[i]] = info[i + 1] end
+  return {
+    last = seen['last-generated-id'], added = seen['entries-added'], deleted = seen['max-deleted-entry-id'],
+    newest = seen['last-entry'] and seen['last-entry'][1],
+  }
 end
 
 local function precedes(a, b)
@@ -36,61 +37,37 @@ local function precedes(a, b)
   return a_lsn < b_lsn
 end
 
-local last, failure = last_id()
-if failure then return failure end
-if precedes(last, argv[1]) then
-  return {0, 0, last, 'HOLE the stream ends at ' .. last .. ', expected ' .. argv[1]}
+local function open()
+  local seen, failure = look()
+  if failure then return failure end
+  if precedes(seen.last, ARGV[2]) then
+    if seen.gone then redis.call('SET', key, '') else redis.call('XSETID', key, HIGHEST) end
+  end
+  return {seen.last, seen.added}
 end
 
-local at, size, appended, skipped, behind = 2, #argv, 0, 0, false
-local ts, tx
-while at <= size do
-  local code = argv[at]
-  if code == 't' then
-    ts, tx, at = argv[at + 1], argv[at + 2], at + 3
-  else
-    local id, reply, after = argv[at + 1], nil, nil
-    if code == 'u' or code == 'U' then
-      after = at + 5
-    elseif code == 'o' or code == 'O' then
-      after = at + 6
-    elseif code == 'd' or code == 'D' then
-      after = at + 4
-    else
-      after = at + 3 + argv[at + 2]
-    end
-    behind = behind or precedes(last, id)
-    if not behind then
-      skipped = skipped + 1
-    else
-      if code == 'u' then
-        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
-                     'ts', ts, 'tx', tx)
-      elseif code == 'U' then
-        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
-                     'ts', ts, 'tx', tx, 'end', '1')
-      elseif code == 'o' then
-        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
-                     'ts', ts, 'tx', tx, 'origin', argv[at + 5])
-      elseif code == 'O' then
-        reply = call('XADD', key, id, 'op', 'upsert', 'type', argv[at + 2], 'key', argv[at + 3], 'state', argv[at + 4],
-                     'ts', ts, 'tx', tx, 'origin', argv[at + 5], 'end', '1')
-      elseif code == 'd' then
-        reply = call('XADD', key, id, 'op', 'delete', 'type', argv[at + 2], 'key', argv[at + 3], 'ts', ts, 'tx', tx)
-      elseif code == 'D' then
-        reply = call('XADD', key, id, 'op', 'delete', 'type', argv[at + 2], 'key', argv[at + 3], 'ts', ts, 'tx', tx,
-                     'end', '1')
-      elseif code == 'x' then
-        reply = call('XADD', key, id, unpack(argv, at + 3, after - 1))
-      else
-        local words = {unpack(argv, at + 3, after - 1)}
-        words[#words + 1], words[#words + 2] = 'end', '1'
-        reply = call('XADD', key, id, unpack(words))
-      end
-      if type(reply) == 'table' then return {appended, skipped, last, reply.err} end
-      last, appended = id, appended + 1
-    end
-    at = after
+local function close()
+  local seen = look()
+  if not seen then
+    if redis.pcall('GET', key) == '' then redis.call('DEL', key) end
+  elseif seen.last == HIGHEST then  -- its last id was that of its newest entry, or of one that was deleted
+    local last = seen.newest or '0-0'
+    if precedes(last, seen.deleted) then last = seen.deleted end
+    redis.call('XSETID', key, last)
   end
+  return 1
 end
-return {appended, skipped, last}
+
+if ARGV[1] == 'prove' then
+  for _, command in ipairs({{'XSETID', key, HIGHEST}, {'SET', key, ''}, {'GET', key}, {'DEL', key}}) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      local name = string.lower(command[1])
+      return redis.error_reply("NOPERM this user has no permissions to run the '" .. name .. "' command on " .. key)
+    end
+  end
+  return 1
+end
+if ARGV[1] == 'open' then return open() end
+if ARGV[1] == 'close' then return close() end
+local seen, failure = look()
+return failure or {seen.last, seen.added}

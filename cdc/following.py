@@ -29,11 +29,17 @@ class Follower:
     """Keeps routes and subjects in step with the source's catalog."""
 
     def __init__(
-        self, shapes: Shapes, publication: str, source: Source, control: Control, on_new_runs: Callable[[], None]
+        self,
+        shapes: Shapes,
+        publication: str,
+        source: Source,
+        control: Control,
+        on_new_runs: Callable[[], None],
+        stream_key: Callable[[str], bytes],
     ) -> None:
         """`source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored."""
         self.subjects = {
-            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev) for shape in shapes.values()
+            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev, stream_key) for shape in shapes.values()
         }
         """What can be read by query, by label: as the catalog was when it was looked at last."""
         self._shapes = shapes
@@ -41,6 +47,7 @@ class Follower:
         self._source = source
         self._control = control
         self._on_new_runs = on_new_runs
+        self._stream_key = stream_key
         self._labels_of = shapes.oids()
 
     def routes(self, message: RelationMessage) -> list[Route]:
@@ -51,7 +58,7 @@ class Follower:
         types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
         if not all(self._shapes.fits(label, message, types) for label in labels):
             self._follow_catalog()
-        return [self._shapes.route(label, message, types) for label in labels]
+        return [self._shapes.route(label, message, types, self._stream_key) for label in labels]
 
     def _follow_catalog(self) -> None:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
@@ -61,7 +68,7 @@ class Follower:
             return
         for document in change.documents:
             log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
-            self.subjects[document.label] = Subject.of(shapes[document.label].mapping, document.rev)
+            self.subjects[document.label] = Subject.of(shapes[document.label].mapping, document.rev, self._stream_key)
         self._labels_of = shapes.oids()
         self._control.store_shapes(change.documents, shapes.mapped, change.runs)
         self._on_new_runs()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cdc.catalog import ColumnUnfit, EventMapping, KeyUnfit, Table, map_event
@@ -134,7 +134,9 @@ class Shapes:
         named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
         return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.columns)
 
-    def route(self, label: str, message: RelationMessage, types: Sequence[ColumnType]) -> Route:
+    def route(
+        self, label: str, message: RelationMessage, types: Sequence[ColumnType], stream_key: Callable[[str], bytes]
+    ) -> Route:
         """Compile the route of an event for a relation as the log announces it.
 
         Rows from before a field was added are published in the revision that they have. Raises ColumnUnfit.
@@ -159,4 +161,6 @@ class Shapes:
                 remedy=f"Run `ALTER TABLE {mapping.table.name} REPLICA IDENTITY DEFAULT`, then `cdc drop`, then start.",
             )
         encoder = compile_encoder(relation, names, mapping.key)
-        return Route(label, mapping.stream, encoder, mapping.truncate, mapping.unchanged_toast, rev)
+        return Route(
+            label, mapping.stream, stream_key(mapping.stream), encoder, mapping.truncate, mapping.unchanged_toast, rev
+        )

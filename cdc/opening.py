@@ -222,13 +222,20 @@ class Opened:
         prefix = message_prefix(config.pipeline.name)
         client = self._stack.enter_context(connect(config.transport.address))
         control = Control(client, keys)
-        follower = Follower(self.shapes, config.publication, self.source, control, lambda: self.worker.wake())
+
+        def stream_key(stream: str) -> bytes:
+            return keys.stream(stream, stored.epoch).encode()
+
+        follower = Follower(
+            self.shapes, config.publication, self.source, control, lambda: self.worker.wake(), stream_key
+        )
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
             Deliveries(current_snapshot(self.source)),
             prefix,
             follower.routes,
             self.session.submit_full,
+            stream_key,
         )
         self.worker = SnapshotWorker(
             self._source(),

@@ -1,33 +1,42 @@
 """The streams in Redis: entries appended in order, each exactly once, and the pipeline's position beside them.
 
-One scripted call for each stream and batch. A batch is sent while the one before is still being appended, so that Redis
-never waits for the reader; that is safe because each call names the entry behind which it belongs, and the script
-refuses to append behind any other: when a batch fails, the next one does nothing. A batch's position is stored once its
-entries are known to be in, with the call that follows. The script skips what is there already, so a call whose reply
-was lost is simply made again. A skip needs proof: the entries that are there must be the ones we would have written,
-else the source is not the one that wrote them.
+A batch is one transaction of Redis: plain XADDs, for a script that appends costs Redis twice as much, and around those
+of each stream the guard of `append.lua`. It is sent while the one before is still being appended, so that Redis never
+waits for the reader; that is safe because the guard knows the entry behind which a batch belongs, and lets nothing be
+appended behind any other: when a batch fails, the next one does nothing. Redis is told to keep its many answers to
+itself; how far each stream has come before and after tells what a batch came to, and when something was refused it is
+sent again to hear why.
+
+A batch's position is stored once its entries are known to be in, with the batch that follows. XADD refuses what is
+there already, for ids rise, so a batch whose answer was lost is simply sent again. A repeat needs proof: the entries
+that are there must be the ones we would have written, else the source is not the one that wrote them.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import redis
 
 from cdc import append
 from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
-from cdc.errors import TransportError
-from cdc.transport import refusal, translated_errors
+from cdc.errors import TransportError, TransportUnreachable
+from cdc.transport import translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
-_APPEND = resources.files("cdc").joinpath("append.lua").read_text()
+log = logging.getLogger(__name__)
+
+_GUARD = resources.files("cdc").joinpath("append.lua").read_text()
+_QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
+_MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
 
 
 class StreamHole(TransportError):
@@ -50,6 +59,18 @@ class SourceDiverged(TransportError):
     )
 
 
+LOUD_BYTES = 1_000_000
+"""From this size on an entry may be larger than Redis takes (proto-max-bulk-len is 1 MB or more), which only its answer
+tells: the connection ends with it."""
+
+
+class _Seen(NamedTuple):
+    """Where a stream ends, and how many entries it has ever been given."""
+
+    last: Position
+    added: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Sent:
     """What went over the wire in one go; its answers come in this order."""
@@ -59,6 +80,8 @@ class _Sent:
     batch: Batch
     known: Mapping[str, Position]
     """Stream -> the entry behind which its call appends."""
+    quiet: bool
+    """Redis keeps its answers to the single entries to itself."""
     at: float
     """When; monotonic seconds."""
 
@@ -82,8 +105,9 @@ class Publisher:
         self._keys = keys
         self._epoch = epoch
         self._counters = counters or Counters()
-        self._sha = ""
+        self._sha = b""
         self._connection: Any = None
+        self._may_be_quiet = False
         self._sent: deque[_Sent] = deque()
         self._appended: Batch | None = None
         """Its entries are in, its position is not stored yet."""
@@ -109,7 +133,7 @@ class Publisher:
         """Have a batch appended behind those that were sent before; returns at once."""
         known = {stream: self._expected.get(stream, self.last_ids.get(stream, START)) for stream in batch.streams}
         with translated_errors():
-            self._write(_Sent(self._appended, batch, known, time.monotonic()))
+            self._write(self._appended, batch, known)
         self._appended = None
         for stream, entries in batch.streams.items():
             self._expected[stream] = max(known[stream], append.last_id(entries.items))
@@ -124,7 +148,7 @@ class Publisher:
                 return self._settle(self._sent[0])
             if self._appended is not None:
                 stored, self._appended = self._appended, None
-                self._write(_Sent(stored, replace(stored, streams={}), {}, time.monotonic()))
+                self._write(stored, replace(stored, streams={}), {})
                 self._settle(self._sent[0])
                 self._appended = None
                 return stored.end
@@ -139,26 +163,49 @@ class Publisher:
 
     # --- the wire ----------------------------------------------------------------------------------------------------
 
-    def _write(self, sent: _Sent) -> None:
+    def _write(self, stores: Batch | None, batch: Batch, known: Mapping[str, Position]) -> None:
         if self._connection is None:
-            self._connection = self._client.connection_pool.get_connection()
-        if not self._sha:
-            self._sha = self._client.script_load(_APPEND)
-        commands = [] if sent.stores is None else self._store_commands(sent.stores)
-        commands += [
-            append.command(
-                self._sha,
-                self._keys.stream(stream, self._epoch),
-                str(sent.known[stream]),
-                entries.words,
-                entries.items,
-            )
-            for stream, entries in sent.batch.streams.items()
-        ]
+            self._connect()
+        large = any(len(item) > LOUD_BYTES for entries in batch.streams.values() for item in entries.items)
+        sent = _Sent(stores, batch, known, self._may_be_quiet and not large, time.monotonic())
         self._sent.append(sent)
+        commands = [] if stores is None else self._store_commands(stores)
+        if batch.streams:
+            commands += self._append_commands(sent)
+        self._transmit(commands)
+
+    def _connect(self) -> None:
+        self._connection = self._client.connection_pool.get_connection()
+        self._sha = self._client.script_load(_GUARD).encode()
+        try:
+            self._ask(append.command(b"CLIENT", b"REPLY", b"ON"))
+            self._may_be_quiet = True
+        except redis.ResponseError as error:
+            log.info("Redis does not let answers be left out, which costs some speed: %s", error)
+        for stream in self.last_ids:  # what the guard may have to do must be permitted
+            self._ask(self._guard(stream, b"prove"))
+
+    def _ask(self, command: bytes) -> Any:
+        self._transmit([command])
+        return self._connection.read_response()
+
+    def _transmit(self, commands: Sequence[bytes]) -> None:
         self._counters.sent_bytes += sum(map(len, commands))
         if commands:
-            self._connection.send_packed_command(commands)
+            self._connection.send_packed_command([b"".join(commands)])
+
+    def _guard(self, stream: str, *arguments: bytes) -> bytes:
+        key = self._keys.stream(stream, self._epoch).encode()
+        return append.command(b"EVALSHA", self._sha, b"1", key, *arguments)
+
+    def _append_commands(self, sent: _Sent) -> list[bytes]:
+        looks = [self._guard(stream, b"look") for stream in sent.batch.streams]
+        commands = [*looks, *([_QUIET] if sent.quiet else []), _MULTI]
+        for stream, entries in sent.batch.streams.items():
+            commands.append(self._guard(stream, b"open", str(sent.known[stream]).encode()))
+            commands += entries.items
+            commands.append(self._guard(stream, b"close"))
+        return [*commands, _EXEC, *([_NOT_QUIET] if sent.quiet else []), *looks]
 
     def _store_commands(self, batch: Batch) -> list[bytes]:
         fields: list[str] = ["published", str(batch.end)]
@@ -172,20 +219,9 @@ class Publisher:
 
     def _settle(self, sent: _Sent) -> LSN | None:
         """Read the answers to what was sent first. After an error the connection is of no use any more."""
-        if sent.stores is not None:
-            for _ in range(3 + bool(sent.stores.notes)):
-                answer = self._connection.read_response()
-            if failed := [one for one in answer if isinstance(one, Exception)]:
-                raise failed[0]
-        replies = [self._connection.read_response() for _ in sent.batch.streams]
-        failures = [
-            failure
-            for (stream, entries), reply in zip(sent.batch.streams.items(), replies, strict=True)
-            if (failure := self._take_reply(stream, entries, reply))
-        ]
-        if failures:
-            raise failures[0]
-        if replies:
+        self._read_stored(sent)
+        if sent.batch.streams:
+            self._settle_entries(sent)
             self._counters.batch_answered(time.monotonic() - sent.at)
         self._sent.popleft()
         before, self._appended = self._appended, sent.batch
@@ -193,24 +229,69 @@ class Publisher:
             self._appended = before.joined(sent.batch)
         return None if sent.stores is None else sent.stores.end
 
-    def _take_reply(self, stream: str, entries: StreamBatch, reply: Sequence[Any]) -> TransportError | None:
-        appended, skipped, last, *error = reply
-        if error:
-            text = error[0].decode(errors="replace")
-            if text.startswith("HOLE"):
-                return StreamHole(f"stream {self._keys.stream(stream, self._epoch)} lost entries: {text[5:]}")
-        self.last_ids[stream] = Position.parse(last.decode())
+    def _read_stored(self, sent: _Sent) -> None:
+        if sent.stores is not None:
+            for _ in range(3 + bool(sent.stores.notes)):
+                answer = self._connection.read_response()
+            if failed := [one for one in answer if isinstance(one, Exception)]:
+                raise failed[0]
+
+    def _settle_entries(self, sent: _Sent) -> None:
+        streams = sent.batch.streams
+        before, refusals, after = self._read_answers(sent)
+        for stream, seen in zip(streams, before, strict=True):
+            if seen.last < (known := sent.known[stream]):
+                key = self._keys.stream(stream, self._epoch)
+                raise StreamHole(f"stream {key} lost entries: it ends at {seen.last}, expected {known}")
+        if refusals:
+            raise refusals[0]
+        if any(seen.last < append.last_id(streams[stream].items) for stream, seen in zip(streams, after, strict=True)):
+            self._hear_why(sent)
+        for stream, seen, then in zip(streams, before, after, strict=True):
+            self._take(stream, streams[stream], max(0, then.added - seen.added), then.last)
+
+    def _hear_why(self, sent: _Sent) -> NoReturn:
+        """Redis refused a batch without a word: send it again so that its answers are heard. Raises what they say."""
+        for later in list(self._sent)[1:]:  # the guard has kept these out
+            self._read_stored(later)
+            self._read_answers(later)
+        loud = replace(sent, quiet=False)
+        self._transmit(self._append_commands(loud))
+        _, refusals, _ = self._read_answers(loud)
+        raise refusals[0] if refusals else TransportUnreachable("Redis refused a batch that it takes now")
+
+    def _read_answers(self, sent: _Sent) -> tuple[list[_Seen], list[Exception], list[_Seen]]:
+        """Where the streams ended before; what was refused, as far as it is told; where they end."""
+        streams = sent.batch.streams
+        before = [self._read_look() for _ in streams]
+        refusals = []
+        if streams and sent.quiet:
+            self._connection.read_response()  # to the command that ends the quiet
+        elif streams:
+            for _ in range(1 + sum(entries.count + 2 for entries in streams.values())):
+                self._connection.read_response()  # "queued", or why not
+            answers = self._connection.read_response()
+            errors = [one for one in answers if isinstance(one, Exception)]
+            refusals = [one for one in errors if "equal or smaller" not in str(one)]  # those are there already
+        return before, refusals, [self._read_look() for _ in streams]
+
+    def _read_look(self) -> _Seen:
+        last, added = self._connection.read_response()
+        return _Seen(Position.parse(last.decode()), added)
+
+    def _take(self, stream: str, entries: StreamBatch, appended: int, last: Position) -> None:
+        skipped = entries.count - appended
+        self.last_ids[stream] = last
         self.appended += appended
         self._counters.entries[stream] += appended
         if skipped:
             self.skipped += skipped
             self._counters.repeats[stream] += skipped
-            self._prove(stream, entries, skipped)
-        return refusal(error[0].decode(errors="replace")) if error else None
+            self._prove(stream, entries.items[:skipped])
 
-    def _prove(self, stream: str, entries: StreamBatch, skipped: int) -> None:
+    def _prove(self, stream: str, items: Sequence[bytes]) -> None:
         """Compare skipped entries with those in the stream: the same id must have the same tx and ts."""
-        expected = dict(append.identities(entries.items, skipped))
+        expected = dict(append.identities(items))
         ids = list(expected)
         key = self._keys.stream(stream, self._epoch)
         pipe = self._client.pipeline(transaction=True)  # else the stream could be trimmed between the two

@@ -16,6 +16,8 @@ class Route:
     event: str
     """Its label, `customer.v1`."""
     stream: str
+    key: bytes
+    """The stream's, in Redis."""
     encoder: RowEncoder
     truncate: str = "apply"
     unchanged_toast: str = "partial"
@@ -26,10 +28,7 @@ class Route:
     """Whether a plain row makes an entry without optional fields."""
     label: bytes = field(init=False)
     suffix: tuple[bytes, ...] = field(init=False)
-    upsert: bytes = field(init=False)
-    """Template of the item of a plain upsert; see `append.upsert_template`."""
-    found: bytes = field(init=False)
-    delete: bytes = field(init=False)
+    template: append.Template = field(init=False)
 
     def __post_init__(self) -> None:
         label = self.event.encode()
@@ -37,6 +36,4 @@ class Route:
         object.__setattr__(self, "is_plain", self.rev == 1)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
-        object.__setattr__(self, "upsert", append.upsert_template(label))
-        object.__setattr__(self, "found", append.found_template(label))
-        object.__setattr__(self, "delete", append.delete_template(label))
+        object.__setattr__(self, "template", append.Template(self.key, label))

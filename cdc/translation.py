@@ -52,6 +52,7 @@ class Translator:
         prefix: str,
         resolve: Callable[[RelationMessage], Sequence[Route]],
         on_full: Callable[[], None],
+        stream_key: Callable[[str], bytes],
     ) -> None:
         self.builder = builder
         self.deliveries = deliveries
@@ -64,6 +65,7 @@ class Translator:
         self._prefix = prefix
         self._resolve = resolve
         self._on_full = on_full
+        self._stream_key = stream_key
         self._routes: dict[bytes, Sequence[Route]] = {}
         self._sole_routes: dict[bytes, Route] = {}
         """Of relations whose plain rows make one plain entry each, which compiled code can write."""
@@ -72,6 +74,8 @@ class Translator:
         """Every commit looks at it."""
         self._xid = 0
         self._tx = b"0"
+        self._tail = b""
+        """What the items of the transaction in hand end with."""
         self._id_prefix = b""
         self._n = 0
         self._slots_of = 0
@@ -113,29 +117,40 @@ class Translator:
         """What `_row` does, for as many frames as need no closer look."""
         assert route.encoder.upserts is not None
         relation, number = frames[first][_RELATION], self._n + 1
+        template = route.template
         items, size = route.encoder.upserts(
-            frames, first, relation, self._id_prefix, number, append.UPSERT_HEAD, route.label, *self.builder.room
+            frames,
+            first,
+            relation,
+            self._id_prefix,
+            number,
+            template.open,
+            template.label,
+            self._tail,
+            *self.builder.room,
         )
         if items:
             self._n += len(items)
             self._note_delivery()
-            if self.builder.add_all(route.stream, items, size, append.UPSERT_WORDS):
+            if self.builder.add_all(route.stream, items, size):
                 self._on_full()
         return len(items)
 
     def _plain_transactions(self, route: Route, frames: list[bytes], first: int) -> int:
         """The same for whole transactions, from their Begin to their Commit."""
         assert route.encoder.transactions is not None
-        relation = frames[first + 1][_RELATION]
-        made = route.encoder.transactions(frames, first, relation, append.HEADS, route.label, *self.builder.room)
+        relation, template = frames[first + 1][_RELATION], route.template
+        made = route.encoder.transactions(
+            frames, first, relation, template.open, template.open_last, template.label, *self.builder.room
+        )
         if made is None:
             return 0
-        items, rows, size, xids, self.commit_lsn, self._latest_end, commit_time = made
+        items, size, xids, self.commit_lsn, self._latest_end, commit_time = made
         self.commit_time = b"%d" % commit_time
         self.deliveries.delivered_all(xids)
-        self.builder.add_transactions(route.stream, items, rows, len(xids), size)
+        self.builder.add_transactions(route.stream, items, size)
         self._release_end()
-        return rows + 2 * len(xids)
+        return len(items) + 2 * len(xids)
 
     def _rare(self, frame: bytes) -> None:
         message = pgoutput.decode(frame, HEADER)
@@ -168,7 +183,7 @@ class Translator:
         self.commit_time = ts = b"%d" % (commit_time + wire.MICROSECONDS_2000)
         self._tx = tx = b"%d" % self._xid
         self._id_prefix = b"%d-" % self.commit_lsn
-        self.builder.begin_transaction(ts, tx)
+        self._tail = append.tail(ts, tx)
         self._n = self._slots_of = 0
         self._noted = False
 
@@ -231,8 +246,8 @@ class Translator:
                 entry_id = b"%b%d000000" % (self._id_prefix, self._n)
             else:
                 entry_id = self._next_id(route.stream)
-            item = route.upsert % (len(entry_id), entry_id, len(key), key, len(state), state)
-            if self.builder.add(route.stream, item, append.UPSERT_WORDS):
+            item = route.template.upsert % (len(entry_id), entry_id, len(key), key, len(state), state, self._tail)
+            if self.builder.add(route.stream, item):
                 self._on_full()
 
     def _old_key(self, route: Route, frame: bytes) -> tuple[bytes, int]:
@@ -275,8 +290,8 @@ class Translator:
     def _publish_delete(self, route: Route, key: bytes) -> None:
         self.deliveries.touched(route.event, key)
         entry_id = self._next_id(route.stream)
-        item = route.delete % (len(entry_id), entry_id, len(key), key)
-        if self.builder.add(route.stream, item, append.DELETE_WORDS):
+        item = route.template.delete % (len(entry_id), entry_id, len(key), key, self._tail)
+        if self.builder.add(route.stream, item):
             self._on_full()
 
     def _truncate(self, message: TruncateMessage) -> None:
@@ -303,8 +318,8 @@ class Translator:
         return self._n * SLOTS_PER_MESSAGE + self._slots.setdefault(stream, 0)
 
     def _add(self, stream: str, words: Sequence[bytes]) -> None:
-        item = append.whole_item(self._next_id(stream), words)
-        if self.builder.add(stream, item, len(words) + 3):
+        item = append.whole_item(self._stream_key(stream), self._next_id(stream), words)
+        if self.builder.add(stream, item):
             self._on_full()
 
     # --- marks -------------------------------------------------------------------------------------------------------
@@ -338,23 +353,18 @@ class Translator:
     def _plain_found(self, route: Route, rows: list[tuple[bytes, bytes] | Row], first: int, origin: bytes) -> int:
         """What `_publish_row` does, for as many rows as are plain."""
         assert FOUND_ITEMS is not None
-        ordinal, stream = self._free_ordinal(route.stream), route.stream
+        ordinal, stream, template = self._free_ordinal(route.stream), route.stream, route.template
+        tail = append.found_tail(self.commit_time, self._tx, origin)
         items, size = FOUND_ITEMS(
-            rows, first, self._id_prefix, ordinal, append.FOUND_HEAD, route.label, origin, *self.builder.room
+            rows, first, self._id_prefix, ordinal, template.open_last, template.label, tail, *self.builder.room
         )
         if items:
             self._slots[stream] += len(items)
-            if self.builder.add_all(stream, items, size, append.FOUND_WORDS):
+            if self.builder.add_all(stream, items, size):
                 self._on_full()
         return len(items)
 
     def _publish_row(self, route: Route, row: tuple[bytes, bytes] | Row, origin: bytes, to: str | None) -> None:
-        if len(row) == 2 and route.is_plain and to is None:
-            entry_id, (key, state) = self._next_id(route.stream), row
-            item = route.found % (len(entry_id), entry_id, len(key), key, len(state), state, len(origin), origin)
-            if self.builder.add(route.stream, item, append.FOUND_WORDS):
-                self._on_full()
-            return
         words = wire.upsert_words(route.label, row[0], row[1], self.commit_time, self._tx)
         words += (b"origin", origin)
         if isinstance(row, Row) and row.quoted:

@@ -1,4 +1,4 @@
-/* Rows as items of the append script (cdc/append.py), many at a time: plain frames of the log, and rows that were found
+/* Rows as items (cdc/append.py: each the XADD of an entry), many at a time: plain frames of the log, and rows that were found
 by a query. What is unusual ends a run, and is left to Python. */
 
 #include "_rows.h"
@@ -98,6 +98,20 @@ static int put_piece(struct buffer *out, const struct piece *piece)
     return put_word(out, piece->bytes, (size_t)piece->size, "", 0);
 }
 
+static int put_bytes(struct buffer *out, const struct piece *piece)
+{
+    if (!reserve(out, (size_t)piece->size))
+        return 0;
+    put(out, piece->bytes, (size_t)piece->size);
+    return 1;
+}
+
+static int put_text(struct buffer *out, const char *text)
+{
+    struct piece piece = {text, (Py_ssize_t)strlen(text)};
+    return put_bytes(out, &piece);
+}
+
 static int put_number(struct buffer *out, uint64_t number)
 {
     struct digits digits;
@@ -105,24 +119,21 @@ static int put_number(struct buffer *out, uint64_t number)
     return put_word(out, digits.start, digits.size, "", 0);
 }
 
-static int put_head(struct buffer *out, const struct piece *head)
-{
-    if (!reserve(out, (size_t)head->size))
-        return 0;
-    put(out, head->bytes, (size_t)head->size);
-    return 1;
-}
+/* What all items of a call have in common. */
+struct form {
+    struct piece open, label, tail;
+};
 
-/* Head, id, type, key, state. */
 static int put_row_item(
-    struct buffer *out, const struct piece *head, const struct piece *id_prefix, uint64_t ordinal,
-    const struct piece *type, const struct piece *key, const struct piece *state)
+    struct buffer *out, const struct form *form, const struct piece *id_prefix, uint64_t ordinal,
+    const struct piece *key, const struct piece *state)
 {
     struct digits digits;
     set_digits(&digits, ordinal);
-    return put_head(out, head) &&
-           put_word(out, id_prefix->bytes, (size_t)id_prefix->size, digits.start, digits.size) && put_piece(out, type) &&
-           put_piece(out, key) && put_piece(out, state);
+    return put_bytes(out, &form->open) &&
+           put_word(out, id_prefix->bytes, (size_t)id_prefix->size, digits.start, digits.size) &&
+           put_bytes(out, &form->label) && put_piece(out, key) && put_text(out, "$5\r\nstate\r\n") &&
+           put_piece(out, state) && put_bytes(out, &form->tail);
 }
 
 /* --- items ----------------------------------------------------------------------------------------------------------*/
@@ -158,8 +169,8 @@ static enum outcome add_item(struct items *items)
 
 /* Append the row of a frame. */
 static enum outcome add_change(
-    struct items *items, const Plan *plan, PyObject *frames, Py_ssize_t at, const struct piece *head,
-    const struct piece *id_prefix, uint64_t ordinal, const struct piece *type)
+    struct items *items, const Plan *plan, PyObject *frames, Py_ssize_t at, const struct form *form,
+    const struct piece *id_prefix, uint64_t ordinal)
 {
     struct frame frame;
     items->key.used = items->state.used = 0;
@@ -174,7 +185,7 @@ static enum outcome add_change(
         return outcome;
     struct piece key = {(const char *)items->key.data, (Py_ssize_t)items->key.used};
     struct piece state = {(const char *)items->state.data, (Py_ssize_t)items->state.used};
-    if (!put_row_item(&items->item, head, id_prefix, ordinal, type, &key, &state))
+    if (!put_row_item(&items->item, form, id_prefix, ordinal, &key, &state))
         return FAILED;
     items->rows++;
     return add_item(items);
@@ -202,21 +213,23 @@ static int are_valid(Py_ssize_t first, Py_ssize_t number, const struct piece *re
 /* --- rows of one transaction ----------------------------------------------------------------------------------------*/
 
 const char upserts_doc[] = PyDoc_STR(
-    "upserts(frames, first, relation, prefix, number, head, type, most, most_bytes): (items, size)\n\n"
+    "upserts(frames, first, relation, prefix, number, open, label, tail, most, most_bytes): (items, size)\n\n"
     "The items of frames, from number `first` of the list on, that are inserts of this relation, or updates without an\n"
-    "old row: head, id, type, key, state. The ids are prefix, number (counted up), 000000. Ends before the first frame\n"
-    "that is anything else, and behind `most` items or the one with which they have `most_bytes`. Size: of the items.");
+    "old row: open, id, label, key, \"state\", state, tail. The ids are prefix, number (counted up), 000000. Ends before\n"
+    "the first frame that is anything else, and behind `most` items or the one with which they have `most_bytes`. Size:\n"
+    "of the items.");
 
 PyObject *plan_upserts(PyObject *self, PyObject *arguments)
 {
     PyObject *frames;
-    struct piece relation, prefix, head, type;
+    struct piece relation, prefix;
+    struct form form;
     Py_ssize_t first, number;
     struct items items = {0};
     if (!PyArg_ParseTuple(
-            arguments, "O!ny#y#ny#y#nn", &PyList_Type, &frames, &first, &relation.bytes, &relation.size, &prefix.bytes,
-            &prefix.size, &number, &head.bytes, &head.size, &type.bytes, &type.size, &items.most_rows,
-            &items.most_bytes))
+            arguments, "O!ny#y#ny#y#y#nn", &PyList_Type, &frames, &first, &relation.bytes, &relation.size,
+            &prefix.bytes, &prefix.size, &number, &form.open.bytes, &form.open.size, &form.label.bytes,
+            &form.label.size, &form.tail.bytes, &form.tail.size, &items.most_rows, &items.most_bytes))
         return NULL;
     if (!are_valid(first, number, &relation) || !begin_items(&items))
         return NULL;
@@ -228,7 +241,7 @@ PyObject *plan_upserts(PyObject *self, PyObject *arguments)
         if (outcome != DONE || !is_plain_change(&frame, &relation))
             break;
         uint64_t ordinal = (uint64_t)(number + items.rows) * SLOTS_PER_MESSAGE;
-        outcome = add_change(&items, (const Plan *)self, frames, at, &head, &prefix, ordinal, &type);
+        outcome = add_change(&items, (const Plan *)self, frames, at, &form, &prefix, ordinal);
     }
     PyObject *made = end_items(&items, outcome);
     return made == NULL ? NULL : Py_BuildValue("Nn", made, items.bytes);
@@ -270,40 +283,50 @@ static enum outcome find_transaction(
     return found->time < 0 ? NOT_MINE : DONE;
 }
 
-/* What the items of transactions begin with. */
-struct heads {
-    struct piece transaction, upsert, last_upsert;
+/* What the items of transactions have in common; the last one of each has an opening of its own. */
+struct forms {
+    struct piece open, open_last, label;
+    struct buffer tail;
 };
+
+/* Write the tail of an item, and where it is the last one's that it is. */
+static int set_tail(struct buffer *out, const struct transaction *transaction, int is_last)
+{
+    out->used = 0;
+    return put_text(out, "$2\r\nts\r\n") && put_number(out, (uint64_t)transaction->time) &&
+           put_text(out, "$2\r\ntx\r\n") && put_number(out, transaction->xid) &&
+           (!is_last || put_text(out, "$3\r\nend\r\n$1\r\n1\r\n"));
+}
 
 /* Append the items of a transaction; none of them unless DONE. NOT_MINE also where they would fill what there is. */
 static enum outcome add_transaction(
     struct items *items, const Plan *plan, PyObject *frames, Py_ssize_t first, const struct transaction *transaction,
-    const struct heads *heads, const struct piece *type)
+    struct forms *forms)
 {
-    struct items before = *items;
-    Py_ssize_t count = PyList_Size(items->all);
+    Py_ssize_t rows_before = items->rows, bytes_before = items->bytes;
     unsigned char text[21];
     struct digits lsn;
     set_digits(&lsn, transaction->lsn);
     memcpy(text, lsn.start, lsn.size);
     text[lsn.size] = '-';
     struct piece prefix = {(const char *)text, (Py_ssize_t)lsn.size + 1};
-    if (!put_head(&items->item, &heads->transaction) || !put_number(&items->item, (uint64_t)transaction->time) ||
-        !put_number(&items->item, transaction->xid))
-        return FAILED;
-    items->bytes -= (Py_ssize_t)items->item.used; /* limits are about entries */
-    enum outcome outcome = add_item(items);
+    enum outcome outcome = DONE;
     for (Py_ssize_t row = 1; outcome == DONE && row <= transaction->rows; row++) {
-        const struct piece *head = row == transaction->rows ? &heads->last_upsert : &heads->upsert;
-        outcome = add_change(items, plan, frames, first + row, head, &prefix, (uint64_t)row * SLOTS_PER_MESSAGE, type);
+        int is_last = row == transaction->rows;
+        if ((row == 1 || is_last) && !set_tail(&forms->tail, transaction, is_last))
+            return FAILED;
+        struct form form = {
+            is_last ? forms->open_last : forms->open, forms->label,
+            {(const char *)forms->tail.data, (Py_ssize_t)forms->tail.used}};
+        outcome = add_change(items, plan, frames, first + row, &form, &prefix, (uint64_t)row * SLOTS_PER_MESSAGE);
     }
     if (outcome == DONE && is_full(items))
         outcome = NOT_MINE;
     if (outcome == NOT_MINE) {
-        if (PyList_SetSlice(items->all, count, PyList_Size(items->all), NULL) < 0)
+        if (PyList_SetSlice(items->all, rows_before, PyList_Size(items->all), NULL) < 0)
             return FAILED;
-        items->rows = before.rows;
-        items->bytes = before.bytes;
+        items->rows = rows_before;
+        items->bytes = bytes_before;
     }
     return outcome;
 }
@@ -317,28 +340,26 @@ static enum outcome append_xid(PyObject *xids, uint32_t xid)
 }
 
 const char transactions_doc[] = PyDoc_STR(
-    "transactions(frames, first, relation, heads, type, most, most_bytes):\n"
-    "    (items, rows, size, xids, lsn, end, time), or None where there is none\n\n"
+    "transactions(frames, first, relation, open, open_last, label, most, most_bytes):\n"
+    "    (items, size, xids, lsn, end, time), or None where there is none\n\n"
     "The items of whole transactions, from frame number `first` of the list on, all of whose changes are inserts of\n"
-    "this relation, or updates without an old row. `heads`: what the item of a transaction begins with, that of an\n"
-    "upsert, and that of the last one of a transaction. Ends before the first transaction that holds anything else, is\n"
-    "not wholly there, or with which there would be `most` rows, or `most_bytes` of them. Rows: how many of the items\n"
-    "are; size: theirs. Then the transactions' ids, and of the last one its LSN, its end, and its time in microseconds\n"
-    "since 1970.");
+    "this relation, or updates without an old row. `open_last`: what the last item of each begins with. Ends before\n"
+    "the first transaction that holds anything else, is not wholly there, or with which there would be `most` items,\n"
+    "or `most_bytes` of them. Size: of the items. Then the transactions' ids, and of the last one its LSN, its end,\n"
+    "and its time in microseconds since 1970.");
 
 PyObject *plan_transactions(PyObject *self, PyObject *arguments)
 {
     PyObject *frames, *xids = NULL;
-    struct piece relation, type;
-    struct heads heads;
+    struct piece relation;
+    struct forms forms = {.tail = {0}};
     Py_ssize_t first;
     struct items items = {0};
     struct transaction next, last = {0};
     if (!PyArg_ParseTuple(
-            arguments, "O!ny#(y#y#y#)y#nn", &PyList_Type, &frames, &first, &relation.bytes, &relation.size,
-            &heads.transaction.bytes, &heads.transaction.size, &heads.upsert.bytes, &heads.upsert.size,
-            &heads.last_upsert.bytes, &heads.last_upsert.size, &type.bytes, &type.size, &items.most_rows,
-            &items.most_bytes))
+            arguments, "O!ny#y#y#y#nn", &PyList_Type, &frames, &first, &relation.bytes, &relation.size,
+            &forms.open.bytes, &forms.open.size, &forms.open_last.bytes, &forms.open_last.size, &forms.label.bytes,
+            &forms.label.size, &items.most_rows, &items.most_bytes))
         return NULL;
     if (!are_valid(first, 0, &relation))
         return NULL;
@@ -349,7 +370,7 @@ PyObject *plan_transactions(PyObject *self, PyObject *arguments)
         Py_RETURN_NONE;
     outcome = begin_items(&items) && (xids = PyList_New(0)) != NULL ? DONE : FAILED;
     while (outcome == DONE) {
-        outcome = add_transaction(&items, (const Plan *)self, frames, first, &next, &heads, &type);
+        outcome = add_transaction(&items, (const Plan *)self, frames, first, &next, &forms);
         if (outcome != DONE)
             break;
         last = next;
@@ -358,6 +379,7 @@ PyObject *plan_transactions(PyObject *self, PyObject *arguments)
         if (outcome == DONE)
             outcome = find_transaction(frames, first, &relation, items.most_rows - items.rows, &next);
     }
+    PyMem_Free(forms.tail.data);
     PyObject *made = end_items(&items, outcome);
     if (made == NULL || items.rows == 0) {
         Py_XDECREF(made);
@@ -365,7 +387,7 @@ PyObject *plan_transactions(PyObject *self, PyObject *arguments)
         return made == NULL ? NULL : Py_NewRef(Py_None);
     }
     return Py_BuildValue(
-        "NnnNKKL", made, items.rows, items.bytes, xids, (unsigned long long)last.lsn, (unsigned long long)last.end,
+        "NnNKKL", made, items.bytes, xids, (unsigned long long)last.lsn, (unsigned long long)last.end,
         (long long)last.time);
 }
 
@@ -383,21 +405,22 @@ static int is_plain_row(PyObject *row, struct piece *key, struct piece *state)
 }
 
 const char found_doc[] = PyDoc_STR(
-    "found(rows, first, prefix, ordinal, head, type, origin, most, most_bytes): (items, size)\n\n"
-    "The items of rows, from number `first` of the list on, that are plain pairs (key, state): head, id, type, key,\n"
-    "state, origin. The ids are prefix and ordinal, counted up. Ends before the first row that is anything else, and\n"
-    "behind `most` items or the one with which they have `most_bytes`. Size: of the items.");
+    "found(rows, first, prefix, ordinal, open, label, tail, most, most_bytes): (items, size)\n\n"
+    "The items of rows, from number `first` of the list on, that are plain pairs (key, state); see `Plan.upserts`. The\n"
+    "ids are prefix and ordinal, counted up. Ends before the first row that is anything else, and behind `most` items or\n"
+    "the one with which they have `most_bytes`. Size: of the items.");
 
 PyObject *found(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     PyObject *rows;
-    struct piece prefix, head, type, origin, key, state;
+    struct piece prefix, key, state;
+    struct form form;
     Py_ssize_t first, ordinal;
     struct items items = {0};
     if (!PyArg_ParseTuple(
             arguments, "O!ny#ny#y#y#nn", &PyList_Type, &rows, &first, &prefix.bytes, &prefix.size, &ordinal,
-            &head.bytes, &head.size, &type.bytes, &type.size, &origin.bytes, &origin.size, &items.most_rows,
-            &items.most_bytes))
+            &form.open.bytes, &form.open.size, &form.label.bytes, &form.label.size, &form.tail.bytes, &form.tail.size,
+            &items.most_rows, &items.most_bytes))
         return NULL;
     if (first < 0 || ordinal < 0) {
         PyErr_SetString(PyExc_ValueError, "an offset or an ordinal is negative");
@@ -409,11 +432,8 @@ PyObject *found(PyObject *Py_UNUSED(module), PyObject *arguments)
     for (; outcome == DONE && first < PyList_Size(rows) && !is_full(&items); first++) {
         if (!is_plain_row(PyList_GetItem(rows, first), &key, &state))
             break;
-        if (!put_row_item(&items.item, &head, &prefix, (uint64_t)(ordinal + items.rows), &type, &key, &state) ||
-            !put_piece(&items.item, &origin))
-            outcome = FAILED;
-        else
-            outcome = add_item(&items);
+        int is_put = put_row_item(&items.item, &form, &prefix, (uint64_t)(ordinal + items.rows), &key, &state);
+        outcome = is_put ? add_item(&items) : FAILED;
         items.rows++;
     }
     PyObject *made = end_items(&items, outcome);

@@ -82,7 +82,7 @@ class RowEncoder:
     """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
     upserts: Callable[..., tuple[list[bytes], int]] | None = None
     """Items of many frames at once, where compiled code is there: `Plan.upserts` in `_items.c`."""
-    transactions: Callable[..., tuple[list[bytes], int, int, list[int], int, int, int] | None] | None = None
+    transactions: Callable[..., tuple[list[bytes], int, list[int], int, int, int] | None] | None = None
     """The same of whole transactions: `Plan.transactions`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdc.catalog import EventMapping
@@ -20,11 +21,11 @@ class Subject:
     estimated_rows: int
 
     @classmethod
-    def of(cls, mapping: EventMapping, rev: int) -> Subject:
+    def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes]) -> Subject:
         """Compile the encoder for rows in the order of the event's columns."""
         relation = [RelationColumn(column.name, column.type) for column in mapping.columns]
         encoder = compile_encoder(relation, mapping.names, mapping.key)
-        route = Route(mapping.label, mapping.stream, encoder, rev=rev)
+        route = Route(mapping.label, mapping.stream, stream_key(mapping.stream), encoder, rev=rev)
         return cls(mapping, route, mapping.table.estimated_rows)
 
     @property

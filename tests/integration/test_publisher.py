@@ -13,9 +13,9 @@ import sinks.transport
 from cdc import append
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
-from cdc.errors import TransportFull
+from cdc.errors import TransportFull, TransportRefused
 from cdc.publisher import Publisher, StreamHole
-from cdc.transport import connect
+from cdc.transport import EntryTooLarge, connect
 from tests.processes import wait_until
 from transforms.address import Address
 from transforms.keys import Keys
@@ -26,14 +26,16 @@ KEYS = Keys("shop")
 STREAM = KEYS.stream("customer", 1)
 
 
-def batch(*lsns: int, state: bytes = b"{}") -> Batch:
+def batch(*lsns: int, state: bytes = b"{}", stream: str = "customer") -> Batch:
     """One transaction with one entry for each LSN."""
     builder = BatchBuilder(LSN(1), 1000, 1 << 20)
-    template = append.upsert_template(b"customer.v1")
+    template, tail = (
+        append.Template(KEYS.stream(stream, 1).encode(), b"customer.v1"),
+        append.tail(b"1700000000000000", b"7"),
+    )
     for lsn in lsns:
-        builder.begin_transaction(b"1700000000000000", b"7")
         entry_id = b"%d-1000000" % lsn
-        builder.add("customer", template % (len(entry_id), entry_id, 8, b'{"id":1}', len(state), state), 5)
+        builder.add(stream, template.upsert % (len(entry_id), entry_id, 8, b'{"id":1}', len(state), state, tail))
         builder.end_transaction()
         builder.end = LSN(lsn + 1)
     return builder.take()
@@ -45,9 +47,11 @@ def server() -> Iterator[ValkeyServer]:
         yield started
 
 
-@pytest.fixture
-def client(server: ValkeyServer) -> Iterator[redis.Redis]:
+@pytest.fixture(params=["quiet", "loud"])
+def client(server: ValkeyServer, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     with connect(Address("transport", Secret(server.url()))) as made:
+        if request.param == "loud":
+            made.execute_command("ACL", "SETUSER", "default", "-client|reply")
         yield made
 
 
@@ -85,7 +89,7 @@ def test_a_batch_is_stored_with_the_one_that_follows(client: redis.Redis, publis
 
 @pytest.mark.parametrize("third", [False, True])
 def test_of_two_batches_on_their_way_both_are_stored(client: redis.Redis, publisher: Publisher, third: bool) -> None:
-    other = replace(batch(15), streams={"order": batch(15).streams["customer"]}, notes={"a": "done", "b": "running"})
+    other = replace(batch(15, stream="order"), notes={"a": "done", "b": "running"})
     publisher.send(other)
     publisher.send(replace(batch(20), notes={"b": "done"}))
     publisher.advance()
@@ -110,7 +114,6 @@ def test_behind_a_batch_that_failed_the_next_one_appends_nothing(client: redis.R
     publisher.send(batch(30))  # there is room again, and still there must be no hole
     with pytest.raises(TransportFull):
         publisher.advance()
-    wait_until("both calls", lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 2)
     assert ids(client) == ["10-1000000"]
     assert published(client) == str(LSN(11))
 
@@ -124,6 +127,49 @@ def test_a_stream_that_lost_its_end_is_not_appended_to(client: redis.Redis) -> N
     publisher.close()
     assert ids(client) == []
     assert published(client) is None
+
+
+def test_a_stream_whose_end_is_older_is_shut_and_left_as_it_was(client: redis.Redis, publisher: Publisher) -> None:
+    for lsn in (10, 20, 30):
+        publisher.send(batch(lsn))
+    while not publisher.idle:
+        publisher.advance()
+    client.xdel(STREAM, "30-1000000")  # the last id stays
+    before = client.xinfo_stream(STREAM)
+    behind = Publisher(client, KEYS, 1, {"customer": Position.parse("40-1000000")})
+    behind.send(batch(50))
+    behind.send(batch(60))
+    with pytest.raises(StreamHole, match="ends at 30-1000000, expected 40-1000000"):
+        behind.advance()
+    behind.close()
+    assert client.xinfo_stream(STREAM) == before
+
+
+def test_a_stream_that_is_gone_is_shut_and_stays_gone(client: redis.Redis, publisher: Publisher) -> None:
+    publisher.send(batch(10))
+    while not publisher.idle:
+        publisher.advance()
+    client.delete(STREAM)
+    publisher.send(batch(20))
+    publisher.send(batch(30))
+    with pytest.raises(StreamHole, match="ends at 0-0"):
+        publisher.advance()
+    assert client.exists(STREAM) == 0
+
+
+def test_a_key_of_another_type_is_left_alone_and_told(client: redis.Redis, publisher: Publisher) -> None:
+    client.set(STREAM, "mine")
+    publisher.send(batch(10))
+    with pytest.raises(TransportRefused, match="WRONGTYPE"):
+        publisher.advance()
+    assert client.get(STREAM) == b"mine"
+
+
+def test_an_entry_that_redis_does_not_take_is_told(client: redis.Redis, publisher: Publisher) -> None:
+    client.config_set("proto-max-bulk-len", 1 << 20)
+    publisher.send(batch(10, state=b'"' + b"x" * (1 << 20) + b'"'))
+    with pytest.raises(EntryTooLarge):
+        publisher.advance()
 
 
 def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.Redis, publisher: Publisher) -> None:

@@ -114,7 +114,7 @@ def test_a_sink_may_not_publish(shop: Pipeline, transport: ValkeyServer) -> None
 @pytest.mark.parametrize(
     ("user", "command"),
     [
-        *(("cdc_reader", name) for name in ("evalsha", "hset", "xadd", "xinfo", "info", "set")),
+        *(("cdc_reader", name) for name in ("evalsha", "hset", "xadd", "xinfo", "xsetid", "info", "set")),
         *(("cdc_billing", name) for name in ("xrange", "xinfo", "hmget")),
     ],
 )

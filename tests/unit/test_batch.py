@@ -1,4 +1,4 @@
-"""Batches: items for the append script, with every stream's newest entry held back until its place is known."""
+"""Batches: entries of all streams, with every stream's newest entry held back until its place is known."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from transforms.position import LSN
 
 
 def builder(*, limit_count: int = 100, limit_bytes: int = 10_000) -> BatchBuilder:
-    made = BatchBuilder(LSN(10), limit_count, limit_bytes)
-    made.begin_transaction(b"1700000000000000", b"7")
-    return made
+    return BatchBuilder(LSN(10), limit_count, limit_bytes)
 
 
 def add(builder: BatchBuilder, stream: str, *ids: bytes) -> list[bool]:
     """Add an entry for each id; returns whether the batch was full then."""
-    return [builder.add(stream, append.whole_item(entry_id, [b"op", b"upsert"]), 5) for entry_id in ids]
+    return [builder.add(stream, append.whole_item(b"shop:s", entry_id, [b"op", b"upsert"])) for entry_id in ids]
 
 
 def ids(batch: Batch) -> dict[str, list[str]]:
@@ -30,17 +28,20 @@ def ids(batch: Batch) -> dict[str, list[str]]:
     }
 
 
-def test_a_transaction_is_told_once_for_all_its_entries_in_a_batch() -> None:
+def test_an_item_is_the_entry_with_all_its_words() -> None:
     one = builder()
-    template = append.upsert_template(b"customer.v1")
-    for number in (b"1-1", b"1-2"):
-        one.add("customer", template % (3, number, 8, b'{"id":1}', 2, b"{}"), append.UPSERT_WORDS)
+    template = append.Template(b"100%:customer", b"customer.v1")
+    tail = append.tail(b"1700000000000000", b"7")
+    one.add("customer", template.upsert % (3, b"1-1", 8, b'{"id":1}', 2, b"{}", tail))
+    one.add("customer", template.delete % (3, b"1-2", 8, b'{"id":1}', tail))
     one.end_transaction()
     taken = one.take().streams["customer"]
-    assert taken.words == 3 + 5 + 5
-    fields = [b"op", b"upsert", b"type", b"customer.v1", b"key", b'{"id":1}', b"state", b"{}"]
-    fields += [b"ts", b"1700000000000000", b"tx", b"7"]
-    assert append_model.entries(taken) == [(b"1-1", fields), (b"1-2", [*fields, b"end", b"1"])]
+    assert append.split(taken.items[0])[:2] == [b"XADD", b"100%:customer"]
+    key, last = [b"type", b"customer.v1", b"key", b'{"id":1}'], [b"ts", b"1700000000000000", b"tx", b"7"]
+    assert append_model.entries(taken) == [
+        (b"1-1", [b"op", b"upsert", *key, b"state", b"{}", *last]),
+        (b"1-2", [b"op", b"delete", *key, *last, b"end", b"1"]),
+    ]
 
 
 def test_the_last_entry_of_each_stream_ends_the_transaction() -> None:
@@ -97,7 +98,7 @@ def test_nothing_is_published_twice() -> None:
 
 
 def test_a_batch_is_full_by_entries_or_by_bytes() -> None:
-    for one in (builder(limit_count=2), builder(limit_bytes=60)):
+    for one in (builder(limit_count=2), builder(limit_bytes=90)):
         assert add(one, "customer", b"1-1", b"1-2") == [False, True]
 
 

@@ -150,7 +150,7 @@ def test_a_truncate_may_be_ignored_or_halt() -> None:
 
 def test_a_relation_that_is_announced_again_takes_its_new_columns(log: Log) -> None:
     log.feed(transaction(50, insert(CUSTOMERS, b"1", None, None)))
-    log.routes[CUSTOMERS] = [Route("customer.v1", "customer", encoder(1))]
+    log.routes[CUSTOMERS] = [Route("customer.v1", "customer", b"shop:customer", encoder(1))]
     log.feed(transaction(60, builders.relation(CUSTOMERS, "customers", columns()[:1]), insert(CUSTOMERS, b"2")))
     assert log.words("customer", "60-1000000")[7] == b'{"id":2}'
 

@@ -33,7 +33,12 @@ def route(
     label: str, *, stream: str | None = None, note: int = TEXT, truncate: str = "apply", **options: object
 ) -> Route:
     unchanged_toast, rev = str(options.get("unchanged_toast", "partial")), int(str(options.get("rev", 1)))
-    return Route(label, stream or label.partition(".")[0], encoder(note=note), truncate, unchanged_toast, rev)
+    stream = stream or label.partition(".")[0]
+    return Route(label, stream, stream_key(stream), encoder(note=note), truncate, unchanged_toast, rev)
+
+
+def stream_key(stream: str) -> bytes:
+    return b"shop:" + stream.encode()
 
 
 class Log:
@@ -50,7 +55,7 @@ class Log:
         self.batches: list[Batch] = []
         self.builder = BatchBuilder(START, limit_count, limit_bytes)
         self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
-        self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take)
+        self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take, stream_key)
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
         self.feed(map(builders.xlog_data, relations))
 
