@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("events", nargs="*", metavar="EVENT")
     snapshot.add_argument("--all", action="store_true", help="every event")
     snapshot.add_argument("--sink", metavar="NAME", help="for one sink only")
+    snapshot.add_argument(
+        "--where",
+        metavar="SQL",
+        help="only rows that meet a condition, like \"region IN ('eu', 'us') AND total >= 100\": columns of the event"
+        " compared with literals (= <> < <= > >=, IN, BETWEEN, LIKE, IS NULL; AND, OR, NOT); no sink deletes anything",
+    )
     snapshot.add_argument("--wait", action="store_true", help="until all of it is published")
     pause = snapshot.add_mutually_exclusive_group()
     pause.add_argument("--pause", action="store_true", help="let all snapshots wait; changes flow on")
@@ -127,7 +133,7 @@ def _snapshot(options: argparse.Namespace) -> int:
 
     config = _config(options)
     if options.pause or options.resume:
-        if options.all or options.events or options.sink or options.wait:
+        if options.all or options.events or options.sink or options.wait or options.where is not None:
             print("error: --pause and --resume stand alone: they are for all snapshots", file=sys.stderr)
             return EXIT_USAGE
         pause_snapshots(config, paused=options.pause, say=print)
@@ -137,7 +143,8 @@ def _snapshot(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     stop = threading.Event()
     stop_on_signals(stop, late_exit_code=EXIT_INTERRUPTED)
-    return request_snapshot(config, options.events, options.sink, wait=options.wait, stop=stop, say=print)
+    asked = options.events, options.sink, options.where
+    return request_snapshot(config, *asked, wait=options.wait, stop=stop, say=print)
 
 
 def _status(options: argparse.Namespace) -> int:

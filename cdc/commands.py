@@ -5,39 +5,58 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.errors import AccessDenied
+from cdc.mapping import Shapes
 from cdc.replication import SlotHeld
+from cdc.snapshot.choosing import only_where
 from cdc.snapshot.run import Run
+from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
 from cdc.source.publication import drop_publication
 from cdc.source.slot import drop_slot, find_slot
+from cdc.source.tables import describe_tables
 from cdc.transport import connect
+from transforms.condition.refusal import ConditionRefused, excerpt
 from transforms.config import ConfigurationError
-from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED
+from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.names import quote_identifier
 
 POLL_SECONDS = 0.2
 
 
+class SnapshotRefused(StatecastError):
+    """The reader does not make a snapshot that was asked for, though the command found it right."""
+
+    remedy = "Ask again: the event's columns were others when the reader looked at the condition."
+
+
 def request_snapshot(
     config: ReaderConfig,
     names: Sequence[str],
     sink: str | None,
+    where: str | None,
     *,
     wait: bool,
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> int:
-    """Ask the reader to publish events again; no names mean all. Raises ConfigurationError for an unknown name."""
+    """Ask the reader to publish events again, or the rows of them that meet a condition; no names mean all.
+
+    Raises ConfigurationError for an unknown name, ConditionRefused, SnapshotRefused.
+    """
     labels = _labels(config, names)
     with connect(config.transport.address) as client:
         control = Control(client, Keys(config.pipeline.name))
-        ids = control.request_snapshot(labels, sink)
-        say(f"asked for {', '.join(labels)}" + (f" for sink {sink}" if sink else ""))
+        if where is not None:
+            _check_condition(config, control, labels, where)
+        ids = control.request_snapshot(labels, sink, where)
+        rows = "" if where is None else f" where {excerpt(where)}"
+        say(f"asked for {', '.join(labels)}{rows}" + (f" for sink {sink}" if sink else ""))
         waiting = dict(zip(ids, labels, strict=True)) if wait else {}
         seen: dict[str, Run] = {}
         while waiting:
@@ -49,10 +68,29 @@ def request_snapshot(
                 run = there.get(run_id)
                 if run is not None:
                     seen[run_id] = run
-                if run_id in seen and (run is None or run.state == "done"):  # a later run removes one that is done
-                    say(f"published {label}: {seen[run_id].rows} rows")
+                if run_id in seen and (run is None or run.is_over):  # a later run removes one that is over
+                    if seen[run_id].state != "refused":
+                        say(f"published {label}: {seen[run_id].rows} rows")
                     del waiting[run_id]
+        if refused := [f"{run.event}: {run.reason}" for run in seen.values() if run.state == "refused"]:
+            raise SnapshotRefused("the reader refuses a snapshot of " + "\n".join(refused))
     return EXIT_DONE
+
+
+def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[str], where: str) -> None:
+    """Judge a condition as the reader will, for each event, before anything is asked. Raises ConditionRefused."""
+    shapes = Shapes([event for event in config.events if event.label in labels], control.schemas())
+    problems = []
+    with closing(Source(config.source.address, f"{config.application_name}_snapshot")) as source:
+        shapes.compare(describe_tables(source, shapes.tables), {}, snapshot=False)
+        for label in labels:
+            shape = shapes[label]
+            try:
+                only_where(source, Subject.of(shape.mapping, shape.document.rev), where)
+            except ConditionRefused as error:
+                problems.append(f"--where, for event {label}: {error}")
+    if problems:
+        raise ConditionRefused("\n".join(problems))
 
 
 def pause_snapshots(config: ReaderConfig, *, paused: bool, say: Callable[[str], None]) -> None:

@@ -7,7 +7,8 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import redis
 
@@ -28,16 +29,26 @@ class PipelineMadeMeanwhile(TransportError):
     remedy = "Nothing: this reader stands by and takes over when the slot is free."
 
 
-def _requested(fields: Mapping[bytes, bytes]) -> list[str]:
-    """The events that a request names; anybody may write requests, so one that cannot be read names none."""
-    try:
-        events = json.loads(fields.get(b"events", b"[]"))
-    except ValueError:
-        events = None
-    if isinstance(events, list) and all(isinstance(event, str) for event in events):
-        return events
-    log.warning("a request for a snapshot cannot be read: its events are not a JSON array of names")
-    return []
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A snapshot that somebody asks for."""
+
+    events: tuple[str, ...] = ()
+    sink: str | None = None
+    where: str | None = None
+
+    @classmethod
+    def read(cls, fields: Mapping[bytes, bytes]) -> Self:
+        """Anybody may write requests, so one that cannot be read asks for nothing."""
+        try:
+            events, sink = json.loads(fields.get(b"events", b"[]")), fields.get(b"sink", b"").decode() or None
+        except (ValueError, RecursionError):
+            events, sink = None, None
+        if not isinstance(events, list) or not all(isinstance(event, str) for event in events):
+            log.warning("a request for a snapshot cannot be read: its events are not a JSON array of names in UTF-8")
+            return cls()
+        where = fields.get(b"where")  # judged later: what is not UTF-8 in it is refused there
+        return cls(tuple(events), sink, None if where is None else where.decode(errors="surrogateescape"))
 
 
 class Control:
@@ -143,31 +154,36 @@ class Control:
             if ids:
                 self._client.hdel(self._keys.runs, *ids)
 
-    def request_snapshot(self, events: Sequence[str], sink: str | None) -> list[str]:
+    def request_snapshot(self, events: Sequence[str], sink: str | None, where: str | None = None) -> list[str]:
         """Ask the reader for snapshots; returns the ids that their runs will have."""
-        fields = {"events": json.dumps(list(events)), **({"sink": sink} if sink else {})}
+        fields = {"events": json.dumps(list(events))}
+        fields |= {name: text for name, text in (("sink", sink), ("where", where)) if text}
         with translated_errors():
             entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
         return [f"{entry_id}:{event}" for event in events]
 
     def is_asked_for(self, events: Sequence[str]) -> bool:
-        """Whether a snapshot of all these events, for all sinks, waits to be made."""
+        """Whether a snapshot of all these events, of all their rows and for all sinks, waits to be made."""
         with translated_errors():
             entries = cast(list[Any], self._client.xrange(self._keys.requests))
-        return any(b"sink" not in fields and set(events) <= set(_requested(fields)) for _, fields in entries)
+        requests = [_Request.read(fields) for _, fields in entries]
+        return any(each.sink is each.where is None and set(events) <= set(each.events) for each in requests)
 
     def take_requests(self, known: Sequence[str]) -> list[Run]:
-        """Turn requests into runs; a request for an event that is not mapped is dropped."""
+        """Turn requests into runs, which this returns; a request for an event that is not mapped is dropped.
+
+        Nothing has judged yet what they are to be where.
+        """
         with translated_errors():
             entries = cast(list[Any], self._client.xrange(self._keys.requests))
             if not entries:
                 return []
             taken: list[Run] = []
             for raw_id, fields in entries:
-                entry_id, sink = raw_id.decode(), fields.get(b"sink", b"").decode() or None
+                request, entry_id = _Request.read(fields), raw_id.decode()
                 taken += [
-                    Run(f"{entry_id}:{event}", event, to=sink, created_at=time.time())
-                    for event in _requested(fields)
+                    Run(f"{entry_id}:{event}", event, to=request.sink, where=request.where, created_at=time.time())
+                    for event in request.events
                     if event in known
                 ]
             pipe = self._client.pipeline(transaction=True)

@@ -40,7 +40,8 @@ class Problem:
 
 def problems(status: Mapping[str, Any]) -> list[Problem]:
     """All there are, errors first; empty when all is well."""
-    found = [*_source(status), *_transport(status), *_reader(status), *_streams(status), *_sinks(status)]
+    found = [*_source(status), *_transport(status), *_reader(status), *_snapshots(status)]
+    found += [*_streams(status), *_sinks(status)]
     return sorted(found, key=lambda problem: problem.severity != "error")
 
 
@@ -134,6 +135,15 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _process("reader", reader, status["at"], "Start it again: `cdc run`.")
     if untrimmed := reader.get("untrimmed"):
         yield Problem("error", "reader", f"does not trim streams: {untrimmed['reason']}", remedy=untrimmed["remedy"])
+
+
+def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:
+    for run in status["snapshots"]:
+        if run["state"] == "refused":
+            yield Problem(
+                "warning", "reader", f"refused a snapshot of {run['event']} where {run['where']}: {run['reason']}",
+                run["finished_at"], remedy="Ask again with `cdc snapshot EVENT --where SQL`, which says what it takes.",
+            )  # fmt: skip
 
 
 def _sinks(status: Mapping[str, Any]) -> Iterator[Problem]:

@@ -71,12 +71,12 @@ class _Lines:
         self._told_at = time.monotonic()
 
     def observe(self, figures: Figures) -> None:
-        told = {run.event: self._rates.describe(run) for run in figures.runs}
+        told = {run.title: self._rates.describe(run) for run in figures.runs}
         if time.monotonic() - self._told_at < LINE_INTERVAL_SECONDS:
             return
         self._told_at = time.monotonic()
-        for event, text in told.items():
-            log.info("snapshot of %s: %s", event, text)
+        for title, text in told.items():
+            log.info("snapshot of %s: %s", title, text)
         if figures.waiting_for:
             log.info("snapshot waits for %s", figures.waiting_for)
 
@@ -94,6 +94,6 @@ class _Bars:
             self._progress.remove_task(self._tasks.pop(run_id))
         for run in figures.runs:
             if run.id not in self._tasks:
-                self._tasks[run.id] = self._progress.add_task(f"snapshot of {run.event}", total=1.0, figures="")
+                self._tasks[run.id] = self._progress.add_task(f"snapshot of {run.title}", total=1.0, figures="")
             text = self._rates.describe(run)
             self._progress.update(self._tasks[run.id], completed=run.share, figures=text)

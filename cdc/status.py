@@ -104,7 +104,17 @@ def _transport(
     memory = streams.memory()
     reports = stream_reports(streams, control, state, config, memory, now)
     runs = [
-        {"id": run.id, "event": run.event, "state": run.state, "rows": run.rows, "share": run.share, "to": run.to}
+        {
+            "id": run.id,
+            "event": run.event,
+            "where": run.where,
+            "state": run.state,
+            "rows": run.rows,
+            "share": run.share,
+            "to": run.to,
+            "reason": run.reason,
+            "finished_at": run.finished_at,
+        }
         for run in control.runs()
     ]
     return {

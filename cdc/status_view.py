@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cdc.diagnosis import is_alive
 from cdc.wording import ago, size
+from transforms.condition.refusal import excerpt
 
 PAUSE_SECONDS = 1.0
 _FEW = 8
@@ -79,8 +80,8 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     yield from (("reader", line) for line in _reader(status["reader"], status["at"]))
     for run in _worth_a_line(status["snapshots"]):
-        only = f" for {run['to']}" if run["to"] else ""
-        yield "snapshot", f"{run['event']}{only}: {run['state']}, {run['rows']:,} rows, {run['share']:.0%}"
+        done = "" if run["state"] == "refused" else f", {run['rows']:,} rows, {run['share']:.0%}"
+        yield "snapshot", f"{_run_title(run)}: {run['state']}{done}"
     if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
         yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
     for stream in status["streams"]:
@@ -93,6 +94,11 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "sink", "none has run yet"
     for sink in status["sinks"]:
         yield from (("sink", line) for line in _sink(sink, status["at"]))
+
+
+def _run_title(run: Mapping[str, Any]) -> str:
+    where = f" where {excerpt(run['where'])}" if run["where"] else ""
+    return f"{run['event']}{where}{' for ' + run['to'] if run['to'] else ''}"
 
 
 def _worth_a_line(runs: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -29,4 +30,4 @@ def named_commands() -> list[list[str]]:
     fenced = re.findall(r"^ *```sh\n(.*?)^ *```", README, re.DOTALL | re.MULTILINE)
     lines = [line.strip() for text in fenced for line in text.splitlines()]
     found = [line for line in lines if re.match(r"cdc(-sink)? ", line)] + re.findall(r"`(cdc(?:-sink)? [^`]+)`", README)
-    return [command.split("#")[0].split() for command in found]
+    return [shlex.split(command.split("#")[0]) for command in found]

@@ -66,6 +66,7 @@ class ColumnType:
     """The base OID of an array's elements; 0 when this is not an array."""
     delimiter: bytes = b","
     """What stands between an array's elements (`;` for box)."""
+    is_enum: bool = False
 
     @property
     def form(self) -> Form:

@@ -62,6 +62,19 @@ def identifier_problem(name: str) -> str | None:
     return None
 
 
+def is_reserved(name: str) -> bool:
+    """Whether SQL may read an unquoted `name` as something else than a name."""
+    return name in _KEYWORDS
+
+
+def fold(word: str) -> str:
+    """The name that an unquoted word stands for.
+
+    Only ASCII letters fold: that is what Postgres does in UTF-8 and every other multi-byte encoding.
+    """
+    return word.translate(_FOLD)
+
+
 def quote_identifier(name: str) -> str:
     """Write `name` so that SQL reads exactly it: quoted only where needed, as Postgres' quote_ident() does."""
     if _SAFE.fullmatch(name) and name not in _KEYWORDS:
@@ -105,5 +118,4 @@ class TableName:
 
 
 def _read(part: str) -> str:
-    # Only ASCII letters fold: that is what Postgres does in UTF-8 and every other multi-byte encoding.
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part.translate(_FOLD)
+    return part[1:-1].replace('""', '"') if part.startswith('"') else fold(part)

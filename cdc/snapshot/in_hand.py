@@ -81,7 +81,7 @@ class RunInHand:
             number, after, began = self._read, self._after, time.monotonic()
             rows = chunks.read(self.subject, self.subject.query(after=after, limit=self._limit), self._chunk_bytes)
             seconds = time.monotonic() - began
-            self._limit = sizing.next_rows(self._limit, len(rows.rows), rows.size_bytes, seconds, self._chunk_bytes)
+            self._limit = sizing.next_rows(self._limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
             self._after = rows.last_key or after
             self._read += 1
             self._exhausted = rows.exhausted
@@ -106,9 +106,10 @@ class RunInHand:
     def _finish(self, rows: ChunkRows[EncodedRow]) -> Callable[[frozenset[bytes]], None]:
         def finish(incomplete: frozenset[bytes]) -> None:
             """The stream's thread has published the rows."""
-            event, done = self.subject.event, self.run.rows + len(rows.rows)
-            share = min(1.0, done / max(self.subject.estimated_rows, done, 1))
-            self.run = self.run.advanced(after=rows.last_key or self.run.after, rows=done, share=share)
+            event, done, scanned = self.subject.event, self.run.rows + len(rows.rows), self.run.scanned + rows.scanned
+            share = min(1.0, scanned / max(self.subject.estimated_rows, scanned, 1))
+            after = rows.last_key or self.run.after
+            self.run = self.run.advanced(after=after, rows=done, scanned=scanned, share=share)
             if incomplete:
                 self._translator.read_again(event, set(incomplete))
             self._translator.note(event, self.run.id, self.run.to_json())

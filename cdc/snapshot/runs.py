@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from cdc.control import Control
 from cdc.counters import Counters
+from cdc.snapshot.choosing import only_where
 from cdc.snapshot.chunk_threads import ChunkThreads
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Marks
@@ -21,9 +22,21 @@ from cdc.source.connection import Source
 from cdc.source.transactions import writers
 from cdc.translation import Translator
 from transforms import wire
+from transforms.condition.refusal import ConditionRefused
 from transforms.names import TableName
 
 log = logging.getLogger(__name__)
+
+REFUSED_KEPT_SECONDS = 24 * 3600.0
+REFUSED_KEPT = 20
+"""So long, and of so many runs that were refused, `cdc status` tells, until another one of the event is begun."""
+
+
+def _old_refusals(runs: Sequence[Run]) -> list[Run]:
+    """Anybody may ask for what is refused: the newest tell enough."""
+    refused = [run for run in runs if run.state == "refused"]
+    begun = time.time() - REFUSED_KEPT_SECONDS
+    return [run for at, run in enumerate(reversed(refused)) if at >= REFUSED_KEPT or (run.finished_at or 0.0) < begun]
 
 
 @dataclass(slots=True)
@@ -85,16 +98,16 @@ class Runs:
 
     def keep(self) -> bool:
         """End what is complete and begin what can be; returns whether anything is left to do."""
-        self._control.take_requests(list(self._subjects))
+        for run in self._control.take_requests(list(self._subjects)):
+            self._judged(run)
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
             if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
                 self._end(in_hand)
         stored = self._control.runs()
-        self._control.forget_runs([run.id for run in stored if run.event not in self._subjects])
-        left = [
-            run for run in stored if run.state != "done" and run.id not in self._ended and run.event in self._subjects
-        ]
+        unmapped = [run for run in stored if run.event not in self._subjects]
+        self._control.forget_runs([run.id for run in (*unmapped, *_old_refusals(stored))])
+        left = [run for run in stored if not run.is_over and run.id not in self._ended and run.event in self._subjects]
         paused_since = self._control.snapshots_paused_since()
         self._threads.pause(paused_since is not None)
         self.paused_since = paused_since if left else None
@@ -122,15 +135,27 @@ class Runs:
             log.warning("snapshot waits for %s", waited)
         return False
 
+    def _judged(self, run: Run) -> Subject | None:
+        """The rows that a run is for; None: it is refused, since its condition is."""
+        try:
+            return only_where(self._source, self._subjects[run.event], run.where)
+        except ConditionRefused as error:
+            refused = run.refused(str(error))
+            self._control.store_runs([refused])
+            log.error("snapshot of %s is refused: %s", refused.title, error)
+            return None
+
     def _begin(self, run: Run, stored: list[Run]) -> None:
-        subject = self._subjects[run.event]
+        if (subject := self._judged(run)) is None:
+            return
         if run.state == "pending":
             self._control.forget_runs([old.id for old in stored if old.replaced_by(run)])
             run = run.advanced(state="running", started_at=time.time())
             self._publish_mark(run, wire.RUN_BEGIN, subject)
-            log.info("snapshot of %s begins (about %d rows)", run.event, subject.estimated_rows)
+            among = "" if run.where is None else "among "
+            log.info("snapshot of %s begins (%sabout %d rows)", run.title, among, subject.estimated_rows)
         else:
-            log.info("snapshot of %s goes on behind row %d", run.event, run.rows)
+            log.info("snapshot of %s goes on behind row %d", run.title, run.rows)
         self._counters.runs[run.event] = run
         chunk_bytes = ALL_CHUNKS_BYTES // self._threads.count
         held_by = partial(self._stream_waits_for, subject.mapping.stream)
@@ -142,12 +167,18 @@ class Runs:
         self._ended.add(run.id)
         self._counters.runs[run.event] = run
         self._threads.remove(in_hand)
-        log.info("snapshot of %s is complete: %d rows", run.event, run.rows)
+        log.info("snapshot of %s is complete: %d rows", run.title, run.rows)
 
     def _publish_mark(self, run: Run, name: str, subject: Subject) -> None:
+        """Publish where a run begins or ends, and store it.
+
+        One of a part of the rows is only stored: a sink deletes what it does not see between the two marks.
+        """
+
         def publish() -> None:
-            data: dict[str, object] = {"run": run.id, "event": run.event}
-            self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
+            if run.where is None:
+                data: dict[str, object] = {"run": run.id, "event": run.event}
+                self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
             self._translator.note(run.event, run.id, run.to_json())
 
         self._marks.emit(self._source, publish, meanwhile=self._meanwhile)

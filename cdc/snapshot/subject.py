@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from cdc.catalog import EventMapping
 from cdc.route import Route
 from cdc.source.chunk import ChunkQuery
-from transforms.column_type import RelationColumn
+from transforms.column_type import ColumnType, RelationColumn
 from transforms.encoder import compile_encoder
 
 
@@ -19,6 +20,8 @@ class Subject:
     mapping: EventMapping
     route: Route
     estimated_rows: int
+    condition: str | None = None
+    """SQL, in the names of the event's columns, that the rows of a range must meet."""
 
     @classmethod
     def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes]) -> Subject:
@@ -27,6 +30,15 @@ class Subject:
         encoder = compile_encoder(relation, mapping.names, mapping.key)
         route = Route(mapping.label, mapping.stream, stream_key(mapping.stream), encoder, rev=rev)
         return cls(mapping, route, mapping.table.estimated_rows)
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        """The types of the event's columns by name."""
+        return {column.name: column.type for column in self.mapping.columns}
+
+    def only_where(self, condition: str) -> Self:
+        """The rows that meet a condition."""
+        return replace(self, condition=condition)
 
     @property
     def event(self) -> str:
@@ -41,8 +53,18 @@ class Subject:
         limit: int | None = None,
         keys: frozenset[bytes] | None = None,
     ) -> ChunkQuery:
-        """The rows behind `after`, up to `until`, in the order of the key; or those with one of `keys`."""
+        """The rows behind `after`, up to `until`, in the order of the key; or those with one of `keys`, whichever."""
         by_name = {column.name: column for column in self.mapping.columns}
         key = tuple(by_name[name] for name in self.mapping.key)
         table = self.mapping.table
-        return ChunkQuery(table.name, self.mapping.columns, key, after, until, limit, keys, only=table.kind != "p")
+        return ChunkQuery(
+            table.name,
+            self.mapping.columns,
+            key,
+            after,
+            until,
+            limit,
+            keys,
+            only=table.kind != "p",
+            condition=self.condition if keys is None else None,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -35,6 +35,9 @@ class ChunkQuery:
     """JSON objects, as entries carry them."""
     only: bool = False
     """Without the rows of tables that inherit from it, whose changes are not the table's; not for partitioned ones."""
+    condition: str | None = None
+    """SQL that chooses among the rows of a range, in the names of the columns. `limit` counts those that it leaves out
+    too, so that a chunk takes as long as any other however few rows are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class ChunkRows(Generic[Row]):
     snapshot: Snapshot
     rows: list[Row]
     last_key: tuple[str, ...] | None
+    """How far the range was read: the key of the last row, or that of a later one that was not chosen."""
+    scanned: int
+    """How many rows were looked at, those that were not chosen among them where that is known."""
     size_bytes: int
     """Of the rows in COPY's text format."""
     exhausted: bool
@@ -61,11 +67,12 @@ def read_chunk(source: Source, query: ChunkQuery, budget_bytes: int, encode: Cal
     """
     rows: list[Row] = []
     line, size, cut = b"", 0, False
-    statement = _chunk_statement(query)
+    statement = sql.SQL("COPY ({}) TO STDOUT").format(_rows(query))
     with translated_errors():
         source.connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             snapshot = current_snapshot(source)
+            reach = _reach(source, query)
             with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement) as copy:
                 for received in copy:
                     line = bytes(received)
@@ -76,8 +83,18 @@ def read_chunk(source: Source, query: ChunkQuery, budget_bytes: int, encode: Cal
                         raise _Enough  # psycopg cancels a COPY that is left by an exception, not by `break`
         finally:
             source.connection.execute("ROLLBACK")
-    exhausted = not cut and (query.limit is None or len(rows) < query.limit)
-    return ChunkRows(snapshot, rows, _key_of(line, query) if rows else None, size, exhausted)
+    last_key = _key_of(line, query) if rows else None
+    if reach is not None and not cut:
+        assert query.limit is not None
+        return ChunkRows(snapshot, rows, reach, query.limit, size, exhausted=False)
+    exhausted = not cut and (query.limit is None or query.condition is not None or len(rows) < query.limit)
+    return ChunkRows(snapshot, rows, last_key, len(rows), size, exhausted)
+
+
+def check_condition(source: Source, query: ChunkQuery) -> None:
+    """Have Postgres plan the query. Raises SourceRefused for a condition that it does not take."""
+    with translated_errors():
+        source.connection.execute(sql.SQL("EXPLAIN {}").format(_rows(query)))
 
 
 def _key_of(line: bytes, query: ChunkQuery) -> tuple[str, ...]:
@@ -85,28 +102,60 @@ def _key_of(line: bytes, query: ChunkQuery) -> tuple[str, ...]:
     return tuple((values[query.columns.index(column)] or b"").decode() for column in query.key)
 
 
-def _chunk_statement(query: ChunkQuery) -> sql.Composed:
-    name = sql.Identifier(query.table.schema, query.table.name)
-    table = sql.SQL("ONLY {}").format(name) if query.only else name
-    key = sql.SQL(", ").join(map(_comparable, query.key))
-    columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.columns)
+def _reach(source: Source, query: ChunkQuery) -> tuple[str, ...] | None:
+    """The key of the last of `limit` rows, chosen or not; None: there are fewer, or every row is chosen."""
+    if query.condition is None or query.limit is None:
+        return None
+    keys = sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} OFFSET {} LIMIT 1) TO STDOUT").format(
+        _names(query.key), _table(query), _bounds(query), _order(query), sql.Literal(query.limit - 1)
+    )
+    with source.connection.cursor() as cursor, cursor.copy(keys) as copy:
+        lines = [bytes(line) for line in copy]
+    return tuple((value or b"").decode() for value in copy_text.values(lines[0])) if lines else None
+
+
+def _rows(query: ChunkQuery) -> sql.Composed:
+    """The SELECT of a chunk."""
+    columns, table = _names(query.columns), _table(query)
     if query.keys is not None:  # Postgres reads the key's JSON back as it reads it in a replica
         keys = sql.Literal(f"[{b','.join(sorted(query.keys)).decode()}]")
-        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in query.key)
         shape = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.base_type)) for column in query.key
         )
-        return sql.SQL(
-            "COPY (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))) TO STDOUT"
-        ).format(columns, table, key, names, keys, shape)
+        return sql.SQL("SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))").format(
+            columns, table, _order(query), _names(query.key), keys, shape
+        )
+    limit = sql.SQL("LIMIT {}").format(sql.Literal(query.limit)) if query.limit is not None else sql.SQL("")
+    order = _order(query)
+    rows = sql.SQL("SELECT {} FROM {} {} ORDER BY {} {}").format(columns, table, _bounds(query), order, limit)
+    if query.condition is None:
+        return rows
+    # Chosen from the rows of the range, which are found by the key's index as ever: LIMIT is a fence for the planner.
+    return sql.SQL("SELECT {} FROM ({}) AS chunk WHERE {} ORDER BY {}").format(
+        columns, rows, sql.SQL(query.condition), order
+    )
+
+
+def _names(columns: Sequence[Column]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+
+
+def _table(query: ChunkQuery) -> sql.Composable:
+    name = sql.Identifier(query.table.schema, query.table.name)
+    return sql.SQL("ONLY {}").format(name) if query.only else name
+
+
+def _order(query: ChunkQuery) -> sql.Composed:
+    return sql.SQL(", ").join(map(_comparable, query.key))
+
+
+def _bounds(query: ChunkQuery) -> sql.Composable:
     bounds = [
-        sql.SQL("({}) {} ({})").format(key, sql.SQL(operator), _key_literal(query.key, bound))
+        sql.SQL("({}) {} ({})").format(_order(query), sql.SQL(operator), _key_literal(query.key, bound))
         for operator, bound in ((">", query.after), ("<=", query.until))
         if bound is not None
     ]
-    where = sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("")
-    limit = sql.SQL("LIMIT {}").format(sql.Literal(query.limit)) if query.limit is not None else sql.SQL("")
-    return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} {}) TO STDOUT").format(columns, table, where, key, limit)
+    return sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("")
 
 
 def _comparable(column: Column) -> sql.Composable:

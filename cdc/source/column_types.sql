@@ -3,7 +3,8 @@ SELECT format_type(asked.type, asked.modifier) AS pg_type,
        format_type(base.type, base.modifier) AS base_type,
        base.type::bigint AS base_oid,
        coalesce(element.type, 0)::bigint AS element_oid,
-       coalesce(element.delimiter, ',') AS delimiter
+       coalesce(element.delimiter, ',') AS delimiter,
+       EXISTS (SELECT FROM pg_type t WHERE t.oid = base.type AND t.typtype = 'e') AS is_enum
 FROM unnest(%(types)s::oid[], %(modifiers)s::int[]) WITH ORDINALITY AS asked (type, modifier, place)
 CROSS JOIN LATERAL (
     WITH RECURSIVE up (type, modifier) AS (

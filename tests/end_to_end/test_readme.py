@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -72,6 +73,14 @@ def test_the_consumer_in_plain_shell_prints_each_change(shop: Pipeline, redis_cl
     row = ["upsert", '{"id":1}', '{"id":1,"name":"Ada","email":"ada@example.com"}']
     lines = printed.stdout.splitlines()
     assert row in [lines[at : at + 3] for at in range(len(lines))]
+
+
+def test_the_part_of_a_table_is_published_again(shop: Pipeline) -> None:
+    [words] = [words for words in named_commands() if "--where" in words and len(words) > 4]
+    assert "asked for customer.v1 where " in shop.run("cdc.cli", *words[1:])
+    shop.run("cdc.cli", "run", "--once")
+    [run] = json.loads(shop.run("cdc.cli", "status", "--json"))["snapshots"]
+    assert (run["state"], run["rows"]) == ("done", 1)
 
 
 def test_the_event_that_is_shown_is_one(shop: Pipeline) -> None:

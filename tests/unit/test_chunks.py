@@ -49,7 +49,7 @@ class Beside(Chunks):
         if self.changed:
             self.feed(update(CUSTOMERS, self.changed.pop(0), b"Bo", UNCHANGED))
         rows: list[EncodedRow] = [(key, b"{}") for key in sorted(cast(Any, query))]
-        return ChunkRows(snapshot, rows, None, 0, exhausted=True)
+        return ChunkRows(snapshot, rows, None, len(rows), 0, exhausted=True)
 
     def feed(self, change: bytes) -> None:
         self.lsn += 10

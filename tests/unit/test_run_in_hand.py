@@ -45,6 +45,8 @@ class Table:
     most_rows_at_once: int = 1 << 30
     """As a chunk's bytes would cut it."""
     before_read: Callable[[Query], None] = lambda _: None
+    chosen: Callable[[str], bool] = lambda _: True
+    """Whether a row meets the condition of the snapshot."""
     refuse: Callable[[list[str]], bool] = lambda _: False
     """Whether a chunk with these keys misses a transaction that it should have seen."""
     event: str = EVENT
@@ -82,7 +84,8 @@ class Table:
         taken = found[:most]
         exhausted = len(found) <= most and len(taken) != query.limit
         last = (taken[-1],) if taken else None
-        return ChunkRows(SNAPSHOT, [(key.encode(), b"{}") for key in taken], last, len(taken), exhausted)
+        rows: list[EncodedRow] = [(key.encode(), b"{}") for key in taken if self.chosen(key)]
+        return ChunkRows(SNAPSHOT, rows, last, len(taken), len(taken), exhausted)
 
     def publish(
         self,
@@ -165,6 +168,20 @@ def test_a_run_that_was_broken_off_goes_on_behind_its_last_chunk() -> None:
     work_through(table, in_hand(table, Run("r", EVENT, "running", after=("00009",), rows=10)))
     assert table.published == keys(20)[10:]
     assert table.notes[-1]["rows"] == 20
+
+
+def test_rows_that_are_left_out_count_for_how_far_it_is() -> None:
+    table = Table(keys(20), chosen=lambda key: key in ("00001", "00013"))
+    run = in_hand(table)
+    work_through(table, run)
+    assert table.published == ["00001", "00013"]
+    assert [(note["after"], note["rows"], note["scanned"], note["share"]) for note in table.notes] == [
+        (["00004"], 1, 5, 0.05),
+        (["00009"], 1, 10, 0.1),
+        (["00014"], 2, 15, 0.15),
+        (["00019"], 2, 20, 0.2),
+        (["00019"], 2, 20, 0.2),
+    ]
 
 
 def test_a_chunk_that_missed_something_is_read_again_with_all_that_is_in_its_range_by_then() -> None:

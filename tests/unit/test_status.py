@@ -52,7 +52,16 @@ STREAM = {
     "held_back_by": [],
     "readers": [],
 }
-RUN = {"event": "customer.v1", "to": None, "state": "done", "rows": 5000, "share": 1.0}
+RUN = {
+    "event": "customer.v1",
+    "where": None,
+    "to": None,
+    "state": "done",
+    "rows": 5000,
+    "share": 1.0,
+    "reason": None,
+    "finished_at": NOW - 60,
+}
 
 
 def status(
@@ -101,6 +110,20 @@ def test_names_are_shown_as_they_are() -> None:
         "link",
         "star",
     ]
+
+
+def test_a_snapshot_of_a_part_names_its_condition() -> None:
+    part = RUN | {"where": "name = 'Ada'", "to": "billing", "state": "running", "rows": 3, "share": 0.5}
+    assert "customer.v1 where name = 'Ada' for billing: running, 3 rows, 50%" in told(status() | {"snapshots": [part]})
+
+
+def test_a_snapshot_that_was_refused_is_a_problem_with_its_reason() -> None:
+    refused = RUN | {"where": "lower(name) = 'ada'", "state": "refused", "reason": "conditions have no functions"}
+    found = problems(status() | {"snapshots": [refused]})
+    assert [problem.severity for problem in found] == ["warning"]
+    assert found[0].what == "refused a snapshot of customer.v1 where lower(name) = 'ada': conditions have no functions"
+    assert "cdc snapshot" in str(found[0].remedy)
+    assert "customer.v1 where lower(name) = 'ada': refused" in told(status() | {"snapshots": [refused]})
 
 
 def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -> None:
