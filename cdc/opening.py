@@ -214,7 +214,7 @@ class Opened:
             self.replication,
             self.publisher,
             self.progress,
-            self.retention,
+            self.retention.blocking,
             lambda: self.observe(self),
             self.counters,
             self.pulse,
@@ -240,7 +240,7 @@ class Opened:
             self.session.post,
             follower.verify,
             self.counters,
-            self.retention.snapshot_waits_for,
+            self.retention.blocking.snapshot_waits_for,
             config.source.snapshot_workers,
         )
 

@@ -16,7 +16,8 @@ from cdc.control import Control
 from cdc.counters import Counters
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
-from cdc.retention.keeper import Hindrance, Retention
+from cdc.retention.keeper import Retention
+from cdc.retention.wording import Hindrance
 from cdc.snapshot.run import Run
 from cdc.transport import connect
 from transforms.errors import StatecastError
@@ -206,7 +207,7 @@ class Reader:
         runs = tuple(opened.worker.runs)
         state = "snapshotting" if runs else "streaming"
         reason, remedy = self._reason, self._remedy
-        if (blocked := self.retention.blocked) is not None:
+        if (blocked := self.retention.blocking.blocked) is not None:
             state, reason, remedy = "paused", blocked.reason, blocked.remedy
         elif opened.worker.paused_since is not None:
             state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from cdc.retention.entry_trail import EntryTrail
 from transforms.position import LSN, Position
 
 PRESSURE_SHARE = 0.75
@@ -77,6 +78,15 @@ class Backlog(NamedTuple):
     holder: Holder
     entries: int
     size_bytes: int
+
+
+def backlogs_of(stream: StreamSeen, trail: EntryTrail) -> list[Backlog]:
+    """What each of a stream's readers has not read yet."""
+    found = []
+    for holder in stream.holders:
+        entries = stream.unread(holder.position, trail.behind(holder.position))
+        found.append(Backlog(holder, entries, stream.bytes_of(entries)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import redis
 
 from cdc.retention.entry_trail import EntryTrail
 from cdc.retention.judging import Holder, Memory, StreamSeen
-from cdc.transport import translated_errors
+from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, Position
 
@@ -26,6 +26,11 @@ class StreamName(NamedTuple):
 
     stream: str
     epoch: int
+
+
+def names_of(state: TransportState) -> list[StreamName]:
+    """Every stream of the pipeline, those of earlier epochs too."""
+    return [StreamName(stream, epoch) for stream in state.stream_ends for epoch in range(1, state.epoch + 1)]
 
 
 class RegisteredSink(NamedTuple):

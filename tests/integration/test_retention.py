@@ -15,9 +15,8 @@ from cdc.control import Control
 from cdc.demo.servers import ValkeyServer
 from cdc.retention import streams as redis_side
 from cdc.retention.entry_trail import EntryTrail
-from cdc.retention.judging import Rules, StreamSeen, judge
-from cdc.retention.keeper import backlogs_of, names_of
-from cdc.retention.streams import StreamName, Streams
+from cdc.retention.judging import Rules, StreamSeen, backlogs_of, judge
+from cdc.retention.streams import StreamName, Streams, names_of
 from cdc.transport import connect
 from transforms.address import Address
 from transforms.keys import Keys

@@ -130,24 +130,24 @@ def test_who_is_far_behind_is_waited_for_until_he_has_read(client: redis.Redis, 
     add(client, 1)
     client.xgroup_create(KEY, "audit", "$")
     add(client, *range(2, 7), size=MEGABYTE)
-    wait_until("it to be looked at", lambda: retention.snapshot_waits_for("customer") is None)
+    wait_until("it to be looked at", lambda: retention.blocking.snapshot_waits_for("customer") is None)
     add(client, *range(7, 12), size=MEGABYTE)
-    wait_until("a snapshot to wait", lambda: retention.snapshot_waits_for("customer"))
-    told = str(retention.snapshot_waits_for("customer"))
+    wait_until("a snapshot to wait", lambda: retention.blocking.snapshot_waits_for("customer"))
+    told = str(retention.blocking.snapshot_waits_for("customer"))
     assert re.search(r"stream customer \([\d.]+ MB unread, transport.max_backlog_bytes is 16 MB\)", told)
-    assert retention.snapshot_waits_for("order") is None
-    assert not retention.blocked
+    assert retention.blocking.snapshot_waits_for("order") is None
+    assert not retention.blocking.blocked
     add(client, *range(12, 20), size=MEGABYTE)
-    wait_until("publishing to wait", lambda: retention.blocked)
-    hindrance = str(retention.blocked)
+    wait_until("publishing to wait", lambda: retention.blocking.blocked)
+    hindrance = str(retention.blocking.blocked)
     assert "waits for external group audit in shop:customer (" in hindrance
     assert "`cdc forget audit`" in hindrance
     client.xgroup_setid(KEY, "audit", "19-1000000")
     began = time.monotonic()
-    retention.wait_while_blocked(30)
+    retention.blocking.wait(30)
     assert time.monotonic() - began < 20
-    assert not retention.blocked
-    wait_until("a snapshot to go on", lambda: retention.snapshot_waits_for("customer") is None)
+    assert not retention.blocking.blocked
+    wait_until("a snapshot to go on", lambda: retention.blocking.snapshot_waits_for("customer") is None)
 
 
 def test_a_snapshot_waits_for_what_was_sent_since_the_readers_were_looked_at(client: redis.Redis, start: Start) -> None:
@@ -155,12 +155,12 @@ def test_a_snapshot_waits_for_what_was_sent_since_the_readers_were_looked_at(cli
     retention = start(max_backlog_bytes=LIMIT, sent_bytes=lambda: sent)
     add(client, 1, 2)
     client.xgroup_create(KEY, "audit", "1-1000000")
-    wait_until("it to be looked at", lambda: retention._backlogs)
+    wait_until("it to be looked at", lambda: retention.blocking._backlogs)
     retention._stop.set()  # nobody looks any more
     retention._thread.join()
-    assert retention.snapshot_waits_for("customer") is None
+    assert retention.blocking.snapshot_waits_for("customer") is None
     sent = 9 * MEGABYTE
-    assert retention.snapshot_waits_for("customer")
+    assert retention.blocking.snapshot_waits_for("customer")
 
 
 def test_a_process_that_starts_knows_how_far_somebody_is_behind(client: redis.Redis, start: Start) -> None:
@@ -172,21 +172,21 @@ def test_a_process_that_starts_knows_how_far_somebody_is_behind(client: redis.Re
     first._thread.join()
     add(client, *range(11, 31), size=MEGABYTE)  # retained: the first entry tells nothing of who is where
     second = start(max_backlog_bytes=LIMIT)
-    wait_until("publishing to wait", lambda: second.blocked)
-    assert "external group audit" in str(second.blocked)
+    wait_until("publishing to wait", lambda: second.blocking.blocked)
+    assert "external group audit" in str(second.blocking.blocked)
 
 
 def test_when_memory_is_short_what_is_read_goes_though_it_is_young(client: redis.Redis, start: Start) -> None:
     add(client, *range(1, 21), size=MEGABYTE)
     client.xgroup_create(KEY, "audit", "15-1000000")
     retention = start()
-    wait_until("it to be looked at", lambda: retention._watched)
+    wait_until("it to be looked at", lambda: retention._watched._watched)
     assert length(client) == 20
     client.config_set("maxmemory", client.info("memory")["used_memory"] + MEGABYTE)
     wait_until("what is read to go", lambda: length(client) == 6)
     client.config_set("maxmemory", client.info("memory")["used_memory"] + MEGABYTE)
-    wait_until("a snapshot to wait", lambda: retention.snapshot_waits_for("customer"))
-    assert "Redis is short of memory" in str(retention.snapshot_waits_for("customer"))
+    wait_until("a snapshot to wait", lambda: retention.blocking.snapshot_waits_for("customer"))
+    assert "Redis is short of memory" in str(retention.blocking.snapshot_waits_for("customer"))
     client.config_set("maxmemory", 1)  # nothing can be stored any more
     client.xgroup_setid(KEY, "audit", "20-1000000")
     wait_until("all but the last to go", lambda: length(client) == 1)
