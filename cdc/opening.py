@@ -205,7 +205,7 @@ class Opened:
 
     def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
         config = self.config
-        self.published = stored.published
+        self.published, self.life = stored.published, stored.life
         self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)

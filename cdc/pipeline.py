@@ -46,6 +46,8 @@ class Figures:
     alive_at: float
     published: str | None = None
     confirmed: str | None = None
+    confirmed_in: str | None = None
+    """The life of the streams (`TransportState.life`) of which `confirmed` tells."""
     appended: int = 0
     delivered_at: float | None = None
     """When the transaction that was delivered last was committed, seconds since 1970 by the source's clock."""
@@ -57,7 +59,7 @@ class Figures:
 
     def to_dict(self) -> dict[str, object]:
         """As it is stored."""
-        names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "appended")
+        names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "confirmed_in", "appended")
         told = {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
         return told | {"untrimmed": self.untrimmed and self.untrimmed._asdict()}
 
@@ -89,8 +91,9 @@ class Reader:
         self._state, self._since = "starting", time.time()
         self._reason: str | None = None
         self._remedy: str | None = None
-        self._confirmed: str | None = None
-        """As it was last, also between sessions: streams are trimmed up to there, and a full Redis must be."""
+        self._confirmed: tuple[str | None, str | None] = None, None
+        """Position, and life of the streams, as they were last, also between sessions: streams are trimmed up to there,
+        and a full Redis must be."""
         self.counters = Counters()
         self.pulse = Pulse()
         self.retention = Retention(
@@ -148,7 +151,7 @@ class Reader:
             self._met = True
             self.counters.sessions += 1
             self._reason = self._remedy = None
-            self._confirmed = str(opened.progress.confirmed)
+            self._confirmed = str(opened.progress.confirmed), opened.life
             self._enter("streaming")
             opened.run(self.stop)
         except StatecastError as error:
@@ -201,7 +204,10 @@ class Reader:
             log.debug("the status could not be stored: %s", problem)
 
     def _figures(self) -> Figures:
-        return Figures(self._state, self._since, self._reason, self._remedy, time.time(), confirmed=self._confirmed)
+        confirmed, life = self._confirmed
+        return Figures(
+            self._state, self._since, self._reason, self._remedy, time.time(), confirmed=confirmed, confirmed_in=life
+        )
 
     def _observe_session(self, opened: Opened) -> None:
         runs = tuple(opened.worker.runs)
@@ -213,7 +219,7 @@ class Reader:
             state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."
         if state != self._state:
             self._state, self._since = state, opened.worker.paused_since or time.time()
-        self._confirmed = str(opened.progress.confirmed)
+        self._confirmed = str(opened.progress.confirmed), opened.life
         figures = Figures(
             state,
             self._since,
@@ -221,7 +227,7 @@ class Reader:
             remedy,
             time.time(),
             str(max(opened.progress.published, opened.published)),
-            self._confirmed,
+            *self._confirmed,
             opened.publisher.appended,
             int(opened.translator.commit_time) / 1e6 or None,
             runs,

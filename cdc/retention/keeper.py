@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
@@ -39,6 +40,16 @@ END_SECONDS = 5.0
 _REPORT = "Report it with the traceback from the reader's log."
 
 
+class _Confirmed(NamedTuple):
+    """Up to where the source never sends again, and for which streams that was said.
+
+    A source that was restored sends again what another life of the streams had confirmed, to others.
+    """
+
+    life: str
+    position: LSN
+
+
 class Retention:
     """Trims the streams of one pipeline until closed. One thread works; what it knows may be read from any."""
 
@@ -61,8 +72,7 @@ class Retention:
         self._watched = WatchedStreams(transport.retain.total_seconds())
         self._sinks: Sequence[RegisteredSink] = ()
         self._looked_at = 0.0
-        self._confirmed = LSN(0)
-        """Up to where the source never sends again."""
+        self._confirmed = _Confirmed("", LSN(0))
         self.blocking = Blocking(transport.max_backlog_bytes, sent_bytes)
         self.failure: Hindrance | None = None
         """Why trimming does not work; None: it does."""
@@ -114,8 +124,7 @@ class Retention:
         if not state.meta:
             return
         self._look_around(streams)
-        if told := (control.read_status() or {}).get("confirmed"):  # not while there is no session
-            self._confirmed = LSN.parse(told)
+        confirmed = self._look_at_confirmed(control, state.life)
         passed = streams.passed()
         blocking: list[tuple[str, Backlog]] = []
         backlogs: dict[str, int] = {}
@@ -129,18 +138,25 @@ class Retention:
                 seen,
                 unread,
                 self._rules,
-                confirmed=self._confirmed if name.epoch == state.epoch else None,
+                confirmed=confirmed if name.epoch == state.epoch else None,
                 young=self._watched.young(streams, seen),
                 memory_is_short=self.blocking.memory.is_short,
             )
             for sink in judgement.returned:
-                streams.unmark(sink, name)
+                streams.unmark(sink, name, passed)
             self._trim(streams, name, seen, judgement)
             if name.epoch == state.epoch:
                 blocking += [(seen.key, backlog) for backlog in judgement.blocking]
                 if counting := [each.size_bytes for each in unread if each.holder.name not in judgement.exempt]:
                     backlogs[name.stream] = max(counting)
         self.blocking.seen(blocking, backlogs, sent_before)
+
+    def _look_at_confirmed(self, control: Control, life: str) -> LSN:
+        """Up to where the source never sends again what is in the streams of this life."""
+        status = control.read_status() or {}
+        if (told := status.get("confirmed")) and status.get("confirmed_in") == life:  # not while there is no session
+            self._confirmed = _Confirmed(life, LSN.parse(told))
+        return self._confirmed.position if self._confirmed.life == life else LSN(0)
 
     def _look_around(self, streams: Streams) -> None:
         """What changes slowly."""

@@ -11,7 +11,7 @@ from cdc.errors import TransportFull
 from cdc.retention.entry_trail import EntryTrail
 from cdc.retention.judging import StreamSeen
 from cdc.retention.streams import Streams
-from transforms.position import LSN, Position
+from transforms.position import LSN, START, Position
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ YOUNG_SECONDS = 30.0
 @dataclass(slots=True)
 class _Watched:
     trail: EntryTrail
+    last: Position = START
     young: Position | None = None
     young_at: float = 0.0
 
@@ -56,6 +57,9 @@ class WatchedStreams:
         """A stream's trail up to its present end."""
         if (watched := self._watched.get(seen.key)) is None:
             watched = self._watched[seen.key] = _Watched((self._stored or {}).get(seen.key) or EntryTrail())
+        if seen.last < watched.last:  # another stream of this name: the one before was removed
+            watched.young = None
+        watched.last = seen.last
         watched.trail.note(seen.last, seen.added)
         watched.trail.forget_before(seen.first)
         return watched.trail

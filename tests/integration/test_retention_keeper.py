@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import redis
 from cdc.config import EventConfig, ReaderConfig, SourceConfig
 from cdc.demo.servers import ValkeyServer
 from cdc.retention import keeper
+from cdc.retention.judging import Judgement, StreamSeen, judge
 from cdc.retention.keeper import Retention
 from tests.processes import wait_until
 from transforms.config import PipelineConfig, TransportConfig
@@ -41,8 +42,8 @@ def server() -> Iterator[ValkeyServer]:
 @pytest.fixture
 def client(server: ValkeyServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url()) as made:
-        made.hset(KEYS.meta, mapping={"epoch": "1", "published": "FFFFFF/0"})
-        made.set(KEYS.reader_status, json.dumps({"confirmed": "FFFFFF/0"}))
+        made.hset(KEYS.meta, mapping={"incarnation": "one", "epoch": "1", "published": "FFFFFF/0"})
+        confirm(made, "FFFFFF/0")
         yield made
 
 
@@ -71,6 +72,11 @@ def start(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
             return made
 
         yield started
+
+
+def confirm(client: redis.Redis, position: str, life: str = "one@1") -> None:
+    """As a reader tells it."""
+    client.set(KEYS.reader_status, json.dumps({"confirmed": position, "confirmed_in": life}))
 
 
 def add(client: redis.Redis, *lsns: int, size: int = 10, age_seconds: float = 0.0, key: str = KEY) -> None:
@@ -117,12 +123,37 @@ def test_while_the_source_is_away_what_is_read_goes_all_the_same(client: redis.R
 def test_streams_of_earlier_epochs_are_trimmed_whatever_the_slot_says(client: redis.Redis, start: Start) -> None:
     old = KEY
     client.hset(KEYS.meta, "epoch", "2")
-    client.set(KEYS.reader_status, json.dumps({"confirmed": "0/5"}))
+    confirm(client, "0/5", "one@2")
     add(client, *range(1, 101), key=old)
     add(client, *range(1, 101), key=KEYS.stream("customer", 2))
     start(retain=timedelta(0))
     wait_until("the old one to be trimmed", lambda: length(client, old) == 1)
     wait_until("the new one to keep what may come again", lambda: length(client, KEYS.stream("customer", 2)) == 96)
+
+
+@pytest.mark.parametrize("change", [{"epoch": "2"}, {"incarnation": "two"}])
+def test_what_was_confirmed_for_other_streams_is_not_taken_for_these(
+    client: redis.Redis, start: Start, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    lengths: list[int] = []
+
+    def noting(stream: StreamSeen, *arguments: Any, **others: Any) -> Judgement:
+        lengths.append(stream.length)
+        return judge(stream, *arguments, **others)
+
+    monkeypatch.setattr(keeper, "judge", noting)
+    start(retain=timedelta(0))
+    add(client, 1, 2)
+    wait_until("what was confirmed to be known", lambda: length(client) == 1)
+    client.hset(KEYS.meta, mapping=cast(Any, change))  # the source was restored, and sends again from an earlier place
+    key = KEYS.stream("customer", int(change.get("epoch", "1")))
+    client.delete(key)
+    add(client, *range(1, 101), key=key)
+    life = f"{change.get('incarnation', 'one')}@{change.get('epoch', '1')}"
+    wait_until("it to be looked at twice", lambda: lengths.count(100) >= 2)
+    assert length(client, key) == 100
+    confirm(client, "0/32", life)
+    wait_until("what was confirmed of these to go", lambda: length(client, key) == 51)
 
 
 def test_who_is_far_behind_is_waited_for_until_he_has_read(client: redis.Redis, start: Start) -> None:
