@@ -10,6 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from cdc.pipeline import STATES, Figures, Reader
+from cdc.retention.metrics import retention_metrics
 from cdc.source.slot import Slot
 from cdc.status import seconds_left
 from cdc.watch import Watch
@@ -47,6 +48,10 @@ class ReaderCollector(Collector):
         yield from self._snapshots()
         yield from self._source()
         yield from self._streams()
+        transport = self._watch.transport
+        yield from retention_metrics(
+            self._families, self._reader.retention, None if transport is None else transport.memory
+        )
 
     # --- the reader --------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,14 @@ class Blocking:
                 log.warning("publishing %s (%s)", blocked.reason, blocked.remedy)
         elif self._blocked is not None:
             log.info("publishing goes on")
+        self._tell(blocked)
+
+    def forget(self) -> None:
+        """Nobody looks any more."""
+        self._backlogs = None
+        self._tell(None)
+
+    def _tell(self, blocked: Hindrance | None) -> None:
         with self._waits:
             self._blocked = blocked
             self._waits.notify_all()

@@ -102,6 +102,8 @@ class Judgement(NamedTuple):
 
     keep_from: Position
     """Every entry before this id may go."""
+    floor: Position
+    """Every entry before this id would go if nobody was waited for."""
     exempt: tuple[str, ...]
     """Sinks that are not waited for: beyond the limit, or trimmed past already."""
     blocking: tuple[Backlog, ...]
@@ -140,6 +142,7 @@ def judge(
     waited_for = [backlog for backlog in backlogs if backlog.holder.name not in exempt]
     return Judgement(
         min([floor, *(holder.position for holder, _, _ in waited_for)]),
+        floor,
         tuple(sorted(exempt)),
         tuple(backlog for backlog in beyond if backlog.holder.name not in exempt),
         tuple(

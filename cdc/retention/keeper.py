@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.retention import wording
 from cdc.retention.blocking import Blocking
+from cdc.retention.figures import Unread, named
 from cdc.retention.judging import Backlog, Judgement, Rules, StreamSeen, backlogs_of, judge
 from cdc.retention.streams import RegisteredSink, StreamName, Streams, names_of
 from cdc.retention.watched import WatchedStreams
@@ -36,6 +38,8 @@ LOOK_SECONDS = 10.0
 STEPS_PER_ROUND = 200
 SILENT_SECONDS = 120.0
 END_SECONDS = 5.0
+STALE_SECONDS = 30.0
+"""A look that is older tells nothing any more."""
 
 _REPORT = "Report it with the traceback from the reader's log."
 
@@ -76,8 +80,17 @@ class Retention:
         self.blocking = Blocking(transport.max_backlog_bytes, sent_bytes)
         self.failure: Hindrance | None = None
         """Why trimming does not work; None: it does."""
-        self.trimmed = 0
-        """Entries removed since this process began."""
+        self.trimmed: Counter[str] = Counter()
+        """Stream -> entries removed since this process began."""
+        self.limit_bytes = transport.max_backlog_bytes
+        """What a reader of a stream may have unread; None: any amount."""
+        self._unread: tuple[float, Sequence[Unread]] | None = None
+        """When the last whole look was (monotonic), and what it found."""
+
+    def unread(self, now: float) -> Sequence[Unread] | None:
+        """Who has not read what; None: not known, as nobody looks, or Redis does not answer."""
+        seen = self._unread
+        return seen[1] if seen is not None and now - seen[0] < STALE_SECONDS else None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -98,7 +111,14 @@ class Retention:
                 self._pulse.beat("retention", time.monotonic() + SILENT_SECONDS)
                 if self._is_ours():
                     self._try_round(control, streams)
+                else:
+                    self._forget()
         self._pulse.end("retention")
+
+    def _forget(self) -> None:
+        """Another process is the reader now: what this one has seen is of no meaning."""
+        self._unread = self.failure = None
+        self.blocking.forget()
 
     def _try_round(self, control: Control, streams: Streams) -> None:
         try:
@@ -128,15 +148,16 @@ class Retention:
         passed = streams.passed()
         blocking: list[tuple[str, Backlog]] = []
         backlogs: dict[str, int] = {}
+        unread: list[Unread] = []
         sent_before = self._sent_bytes()
         for name in names_of(state):
             seen = streams.look(name, self._sinks, passed)
             if seen is None:
                 continue
-            unread = backlogs_of(seen, self._watched.trail(seen))
+            found = backlogs_of(seen, self._watched.trail(seen))
             judgement = judge(
                 seen,
-                unread,
+                found,
                 self._rules,
                 confirmed=confirmed if name.epoch == state.epoch else None,
                 young=self._watched.young(streams, seen),
@@ -145,11 +166,22 @@ class Retention:
             for sink in judgement.returned:
                 streams.unmark(sink, name, passed)
             self._trim(streams, name, seen, judgement)
+            unread += self._figures(name, seen, found, judgement)
             if name.epoch == state.epoch:
                 blocking += [(seen.key, backlog) for backlog in judgement.blocking]
-                if counting := [each.size_bytes for each in unread if each.holder.name not in judgement.exempt]:
+                if counting := [each.size_bytes for each in found if each.holder.name not in judgement.exempt]:
                     backlogs[name.stream] = max(counting)
         self.blocking.seen(blocking, backlogs, sent_before)
+        self._unread = time.monotonic(), named(unread)
+
+    def _figures(
+        self, name: StreamName, seen: StreamSeen, backlogs: Sequence[Backlog], judgement: Judgement
+    ) -> Iterator[Unread]:
+        self._watched.note_floor(seen, judgement.floor)
+        for backlog in backlogs:
+            holds = backlog in judgement.held_by
+            seconds = self._watched.holding_seconds(seen, backlog.holder.position) if holds else 0.0
+            yield Unread.of(name.stream, backlog, seconds)
 
     def _look_at_confirmed(self, control: Control, life: str) -> LSN:
         """Up to where the source never sends again what is in the streams of this life."""
@@ -176,6 +208,6 @@ class Retention:
         if judgement.keep_from <= seen.first:
             return
         for step, removed in enumerate(streams.trim(name, judgement.keep_from, judgement.exempt), 1):
-            self.trimmed += removed
+            self.trimmed[name.stream] += removed
             if step >= STEPS_PER_ROUND or self._stop.is_set():
                 return

@@ -1,16 +1,17 @@
-"""What is known of each stream from one look to the next: its trail, and where its young entries begin."""
+"""What is known of each stream from one look to the next: its trails, and where its young entries begin."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cdc.errors import TransportFull
 from cdc.retention.entry_trail import EntryTrail
 from cdc.retention.judging import StreamSeen
 from cdc.retention.streams import Streams
+from cdc.trail import Trail
 from transforms.position import LSN, START, Position
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ YOUNG_SECONDS = 30.0
 @dataclass(slots=True)
 class _Watched:
     trail: EntryTrail
+    floors: Trail = field(default_factory=Trail)
+    """Up to where entries would have gone, when nobody was left to read them."""
     last: Position = START
     young: Position | None = None
     young_at: float = 0.0
@@ -73,3 +76,11 @@ class WatchedStreams:
             watched.young = streams.younger_than(seen, time.time() - self._retain_seconds)
             watched.young_at = now
         return watched.young
+
+    def note_floor(self, seen: StreamSeen, floor: Position) -> None:
+        """Entries of a stream would go now up to here, if nobody was waited for."""
+        self._watched[seen.key].floors.note(time.monotonic(), floor.commit_lsn)
+
+    def holding_seconds(self, seen: StreamSeen, position: Position) -> float:
+        """For how long somebody who stands here has kept entries that would be gone; 0: he keeps none."""
+        return self._watched[seen.key].floors.behind_seconds(position.commit_lsn, time.monotonic())
