@@ -9,7 +9,8 @@ import pytest
 
 from cdc import pipeline
 from cdc.errors import TransportFull
-from cdc.pipeline import Figures, Reader
+from cdc.figures import Figures
+from cdc.pipeline import Reader
 from cdc.progress import Progress
 from tests.monitored import reader_config
 from transforms.position import LSN

@@ -204,15 +204,19 @@ def test_the_time_left_is_what_may_still_be_written_at_the_present_rate(
 
 
 @pytest.mark.parametrize(
-    ("lag_bytes", "alive", "rate", "expected"),
+    ("lag_bytes", "behind_since", "expected"),
     [
-        (0, True, 100.0, 0.0),
-        (0, False, 100.0, 0.0),
-        (500, True, 100.0, 5.0),  # and not the age of the last change: mapped tables may be idle for hours
-        (500, True, 0.0, None),
-        (500, False, 100.0, 60.0),
+        (0, None, 0.0),
+        (0, NOW - 500, 0.0),  # since then it was published
+        (500, NOW - 3600, 3600.0),  # though the source has come to rest, and writes next to nothing
+        (500, None, 60.0),  # all was published when it fell silent
+        (500, NOW + 5, 0.0),  # by another clock
     ],
 )
-def test_a_lag_in_seconds_is_that_of_the_log(lag_bytes: int, alive: bool, rate: float, expected: float | None) -> None:
-    reader = READER | {"lag_bytes": lag_bytes, "alive": alive, "alive_at": NOW - 60}
-    assert lag_seconds(reader, rate, NOW) == expected
+def test_a_lag_in_seconds_is_that_of_the_log(lag_bytes: int, behind_since: float | None, expected: float) -> None:
+    reader = READER | {"lag_bytes": lag_bytes, "alive_at": NOW - 60, "behind_since": behind_since}
+    assert lag_seconds(reader, NOW) == expected
+
+
+def test_a_reader_of_an_earlier_version_has_no_absurd_lag() -> None:
+    assert lag_seconds(READER | {"lag_bytes": 500}, NOW) == 1.0
