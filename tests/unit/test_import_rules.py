@@ -19,6 +19,7 @@ _REDIS = [
     "cdc/transport.py",
     "cdc/publisher.py",
     "cdc/control.py",
+    "cdc/check/redis_rights.py",
     "cdc/retention/streams.py",
     "cdc/demo/*",
     "sinks/redis_link.py",
