@@ -18,9 +18,9 @@ from transforms.keys import Keys
 
 KEY: Final = "KEY"
 """Stands for a key of the pipeline, which does not exist."""
-ALONE: Final = (("watch", KEY), ("unwatch",), ("exec",), ("multi",))
+ALONE: Final[tuple[tuple[str, ...], ...]] = (("watch", KEY), ("unwatch",), ("exec",), ("multi",))
 """What has no place in a transaction. None of them does anything here; the last one begins the transaction."""
-QUEUED: Final = (
+QUEUED: Final[tuple[tuple[str, ...], ...]] = (
     ("ping",),
     ("info",),
     ("scan", "0"),
