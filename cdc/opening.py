@@ -108,7 +108,14 @@ class Opened:
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
-        publish_tables(self.source, config.publication, self.shapes, self.control, change.runs)
+        self.grounds = publish_tables(
+            self.source,
+            config.publication,
+            self.shapes,
+            self.control,
+            change.runs,
+            json.loads(stored.meta.get("grounds", "{}")),
+        )
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -120,7 +127,7 @@ class Opened:
         before = json.loads(stored.meta.get("events", "{}"))
         unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
         torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
-        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn)
+        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn, self.grounds)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
@@ -222,7 +229,9 @@ class Opened:
         prefix = message_prefix(config.pipeline.name)
         client = self._stack.enter_context(connect(config.transport.address))
         control = Control(client, keys)
-        follower = Follower(self.shapes, config.publication, self.source, control, lambda: self.worker.wake())
+        follower = Follower(
+            self.shapes, config.publication, self.grounds, self.source, control, lambda: self.worker.wake()
+        )
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
             Deliveries(current_snapshot(self.source)),

@@ -104,7 +104,7 @@ def _transport(
     memory = streams.memory()
     reports = stream_reports(streams, control, state, config, memory, now)
     runs = [
-        {"id": run.id, "event": run.event, "state": run.state, "rows": run.rows, "share": run.share, "to": run.to}
+        {name: getattr(run, name) for name in ("id", "event", "state", "rows", "share", "to", "reason")}
         for run in control.runs()
     ]
     return {

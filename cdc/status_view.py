@@ -81,6 +81,8 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run in _worth_a_line(status["snapshots"]):
         only = f" for {run['to']}" if run["to"] else ""
         yield "snapshot", f"{run['event']}{only}: {run['state']}, {run['rows']:,} rows, {run['share']:.0%}"
+        if run["reason"]:
+            yield "snapshot", f"  made because {run['reason']}"
     if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
         yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
     for stream in status["streams"]:

@@ -22,6 +22,8 @@ class Run:
     """The one sink it is for."""
     first: bool = False
     """Whether the event was not published before: open writers are waited for."""
+    reason: str | None = None
+    """Why the reader made it by itself, where that may come as a surprise."""
     after: tuple[str, ...] | None = None
     """The key of the last row that is published, as Postgres' text."""
     rows: int = 0
@@ -31,9 +33,9 @@ class Run:
     finished_at: float | None = None
 
     @classmethod
-    def new(cls, event: str, *, first: bool = False) -> Run:
+    def new(cls, event: str, *, first: bool = False, reason: str | None = None) -> Run:
         """A run that the reader starts by itself."""
-        return cls(secrets.token_hex(6), event, first=first, created_at=time.time())
+        return cls(secrets.token_hex(6), event, first=first, reason=reason, created_at=time.time())
 
     def replaced_by(self, run: Run) -> bool:
         """Whether it is over, and `run` of the same event makes it uninteresting."""

@@ -52,7 +52,7 @@ STREAM = {
     "held_back_by": [],
     "readers": [],
 }
-RUN = {"event": "customer.v1", "to": None, "state": "done", "rows": 5000, "share": 1.0}
+RUN = {"event": "customer.v1", "to": None, "state": "done", "rows": 5000, "share": 1.0, "reason": None}
 
 
 def status(
@@ -110,6 +110,12 @@ def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -
     assert "event_7.v1: running, 10 rows, 50%" in text
     assert "39 events: done, 195,000 rows" in text
     assert "event_8" not in text
+
+
+def test_why_the_reader_made_a_snapshot_by_itself_is_told() -> None:
+    runs = [RUN | {"reason": "its table was taken out of the publication and added again"}]
+    assert "made because its table was taken out of the publication" in told(status() | {"snapshots": runs})
+    assert "made because" not in told(status())
 
 
 def test_a_sink_that_is_not_there_yet_or_still_fills_its_replicas_is_told() -> None:
