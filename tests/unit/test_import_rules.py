@@ -94,6 +94,7 @@ PURE = [
     "sinks/copy_text.py",
     "sinks/compaction.py",
     "sinks/errors.py",
+    "sinks/unknown_events.py",
 ]
 IMPURE = {
     "time",
