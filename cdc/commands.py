@@ -86,7 +86,7 @@ def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[st
         for label in labels:
             shape = shapes[label]
             try:
-                only_where(source, Subject.of(shape.mapping, shape.document.rev), where)
+                only_where(source, Subject.of(shape.mapping, shape.document.rev, str.encode), where)
             except ConditionRefused as error:
                 problems.append(f"--where, for event {label}: {error}")
     if problems:

@@ -129,13 +129,24 @@ class Control:
             stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.schema))
         return {label.decode(): SchemaDocument.parse(text) for label, text in stored.items()}
 
-    def store_shapes(self, documents: Sequence[SchemaDocument], mapped: Mapping[str, int], runs: Sequence[Run]) -> None:
-        """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change."""
+    def store_shapes(
+        self,
+        documents: Sequence[SchemaDocument],
+        mapped: Mapping[str, int],
+        runs: Sequence[Run],
+        grounds: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
+
+        `grounds`: by what each event's table is published (label -> rows of the catalog), where that was looked at.
+        """
         with translated_errors():
             pipe = self._client.pipeline(transaction=True)
             if documents:
                 pipe.hset(self._keys.schema, mapping={document.label: document.to_json() for document in documents})
             pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
+            if grounds is not None:
+                pipe.hset(self._keys.meta, "grounds", json.dumps(dict(grounds)))
             if runs:
                 pipe.hset(self._keys.runs, mapping={run.id: run.to_json() for run in runs})
             pipe.execute()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cdc.snapshot.run import Run
+from cdc.trail import Trail
 from transforms.failures import Failures
 from transforms.histogram import Histogram
 from transforms.position import LSN
@@ -27,6 +28,8 @@ class Counters:
     confirmed: LSN | None = None
     confirm_sent_at: float | None = None
     """When the slot was last told a position; monotonic."""
+    written: Trail = field(default_factory=Trail)
+    """Where the source's log ended; monotonic seconds."""
     sessions: int = 0
     runs: dict[str, Run] = field(default_factory=dict)
     """Event -> the newest snapshot run that this process worked on, as it stands."""

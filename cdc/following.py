@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from cdc.control import Control
 from cdc.errors import SourceError
@@ -32,18 +32,23 @@ class Follower:
         self,
         shapes: Shapes,
         publication: str,
+        grounds: Mapping[str, Sequence[str]],
         source: Source,
         control: Control,
         on_new_runs: Callable[[], None],
         stream_key: Callable[[str], bytes],
     ) -> None:
-        """`source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored."""
+        """`grounds`: by what each event's table is published, as this session found it.
+
+        `source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored.
+        """
         self.subjects = {
             shape.mapping.label: Subject.of(shape.mapping, shape.document.rev, stream_key) for shape in shapes.values()
         }
         """What can be read by query, by label: as the catalog was when it was looked at last."""
         self._shapes = shapes
         self._publication = publication
+        self._grounds = grounds
         self._source = source
         self._control = control
         self._on_new_runs = on_new_runs
@@ -86,3 +91,6 @@ class Follower:
             raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
+        if returned := self._shapes.returned(self._grounds, publication):
+            names = ", ".join(map(str, returned))
+            raise MappingMoved(f"{names} was taken out of publication {self._publication} and added again")

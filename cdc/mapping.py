@@ -11,6 +11,7 @@ from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.messages import RelationMessage
 from cdc.route import Route
 from cdc.snapshot.run import Run
+from cdc.source.publication import Publication
 from cdc.transport import TransportState
 from transforms.column_type import ColumnType, RelationColumn
 from transforms.encoder import compile_encoder
@@ -87,11 +88,28 @@ class Shapes:
                 change.runs.append(Run.new(label, first=first))
         return change
 
-    def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run]) -> list[Run]:
+    def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:
         """Runs for the events of tables that were not published for a while, but for those that are planned already."""
         covered = {run.event for run in planned if run.first}
         labels = [label for label, event in self._events.items() if event.table in tables]
-        return [Run.new(label, first=True) for label in labels if label not in covered]
+        return [Run.new(label, first=True, reason=reason) for label in labels if label not in covered]
+
+    def returned(self, grounds_before: Mapping[str, Sequence[str]], publication: Publication) -> list[TableName]:
+        """The tables that were taken out of the publication and added again since `grounds_before` (label -> grounds).
+
+        An event of which nothing was stored was mapped later, or by an earlier version.
+        """
+        returned = []
+        for label, event in self._events.items():
+            before, now = grounds_before.get(label), publication.grounds.get(event.table)
+            if before is not None and now is not None and not now & set(before):
+                returned.append(event.table)
+        return list(dict.fromkeys(returned))
+
+    def grounds(self, publication: Publication) -> dict[str, list[str]]:
+        """Label -> by what its table is published, as it is stored."""
+        known = publication.grounds
+        return {label: sorted(known[event.table]) for label, event in self._events.items() if event.table in known}
 
     def runs_of_torn_streams(
         self, mapped_before: Mapping[str, int], stored: TransportState, planned: Sequence[Run]

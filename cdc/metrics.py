@@ -9,7 +9,9 @@ from importlib.metadata import version
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from cdc.pipeline import STATES, Figures, Reader
+from cdc.figures import STATES, Figures
+from cdc.pipeline import Reader
+from cdc.retention.metrics import retention_metrics
 from cdc.source.slot import Slot
 from cdc.status import seconds_left
 from cdc.watch import Watch
@@ -47,6 +49,10 @@ class ReaderCollector(Collector):
         yield from self._snapshots()
         yield from self._source()
         yield from self._streams()
+        transport = self._watch.transport
+        yield from retention_metrics(
+            self._families, self._reader.retention, None if transport is None else transport.memory
+        )
 
     # --- the reader --------------------------------------------------------------------------------------------------
 
@@ -95,11 +101,9 @@ class ReaderCollector(Collector):
         return max((lsn for lsn in known if lsn is not None), default=None)
 
     def _lag_seconds(self, published: LSN, now: float) -> float:
-        trail, delivered_at = self._watch.written, self._reader.latest.delivered_at
-        behind = trail.behind_seconds(published, now)
-        if behind and delivered_at is not None and trail.is_older_than_all(published):
-            return max(behind, time.time() - delivered_at)  # a backlog from before this process
-        return behind
+        delivered_at = self._reader.latest.delivered_at
+        newest_age = None if delivered_at is None else time.time() - delivered_at
+        return self._watch.written.lag_seconds(published, now, newest_age)
 
     def _publishing(self) -> Iterator[Metric]:
         counters = self._reader.counters

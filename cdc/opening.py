@@ -108,7 +108,14 @@ class Opened:
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
         )
-        publish_tables(self.source, config.publication, self.shapes, self.control, change.runs)
+        self.grounds = publish_tables(
+            self.source,
+            config.publication,
+            self.shapes,
+            self.control,
+            change.runs,
+            json.loads(stored.meta.get("grounds", "{}")),
+        )
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -120,7 +127,7 @@ class Opened:
         before = json.loads(stored.meta.get("events", "{}"))
         unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
         torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
-        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn)
+        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn, self.grounds)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
@@ -205,7 +212,7 @@ class Opened:
 
     def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
         config = self.config
-        self.published = stored.published
+        self.published, self.life = stored.published, stored.life
         self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)
@@ -214,7 +221,7 @@ class Opened:
             self.replication,
             self.publisher,
             self.progress,
-            self.retention,
+            self.retention.blocking,
             lambda: self.observe(self),
             self.counters,
             self.pulse,
@@ -227,7 +234,13 @@ class Opened:
             return keys.stream(stream, stored.epoch).encode()
 
         follower = Follower(
-            self.shapes, config.publication, self.source, control, lambda: self.worker.wake(), stream_key
+            self.shapes,
+            config.publication,
+            self.grounds,
+            self.source,
+            control,
+            lambda: self.worker.wake(),
+            stream_key,
         )
         self.translator = Translator(
             BatchBuilder(confirmed, BATCH_ENTRIES, BATCH_BYTES),
@@ -247,7 +260,7 @@ class Opened:
             self.session.post,
             follower.verify,
             self.counters,
-            self.retention.snapshot_waits_for,
+            self.retention.blocking.snapshot_waits_for,
             config.source.snapshot_workers,
         )
 

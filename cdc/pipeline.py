@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_when_event_set
 from tenacity.wait import wait_exponential, wait_random
@@ -14,10 +13,10 @@ from tenacity.wait import wait_exponential, wait_random
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.counters import Counters
+from cdc.figures import Figures
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
-from cdc.retention.keeper import Hindrance, Retention
-from cdc.snapshot.run import Run
+from cdc.retention.keeper import Retention
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
@@ -25,40 +24,12 @@ from transforms.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
-STATES = ("starting", "snapshotting", "streaming", "standby", "paused", "reconnecting", "stopped")
 STEADY_SECONDS = 10.0
 """A session that lasted for so long was well: the next failure starts a new row of attempts."""
 STANDBY_SECONDS = 0.5
 """How often a standby looks whether the slot is free."""
 PAUSE_SLACK_SECONDS = 30.0
 """How much later than meant a pause between sessions may end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the reader can say of itself; stored as JSON and shown by `cdc status`."""
-
-    state: str
-    since: float
-    reason: str | None
-    remedy: str | None
-    alive_at: float
-    published: str | None = None
-    confirmed: str | None = None
-    appended: int = 0
-    delivered_at: float | None = None
-    """When the transaction that was delivered last was committed, seconds since 1970 by the source's clock."""
-    runs: tuple[Run, ...] = ()
-    """The snapshots in hand."""
-    waiting_for: str | None = None
-    untrimmed: Hindrance | None = None
-    """Why streams are not trimmed."""
-
-    def to_dict(self) -> dict[str, object]:
-        """As it is stored."""
-        names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "appended")
-        told = {name: getattr(self, name) for name in (*names, "delivered_at", "waiting_for")}
-        return told | {"untrimmed": self.untrimmed and self.untrimmed._asdict()}
 
 
 class UnexpectedFailure(StatecastError):
@@ -88,8 +59,10 @@ class Reader:
         self._state, self._since = "starting", time.time()
         self._reason: str | None = None
         self._remedy: str | None = None
-        self._confirmed: str | None = None
-        """As it was last, also between sessions: streams are trimmed up to there, and a full Redis must be."""
+        self._confirmed: tuple[str | None, str | None] = None, None
+        """Position, and life of the streams, as they were last, also between sessions: streams are trimmed up to there,
+        and a full Redis must be."""
+        self._behind_since: float | None = None
         self.counters = Counters()
         self.pulse = Pulse()
         self.retention = Retention(
@@ -147,7 +120,7 @@ class Reader:
             self._met = True
             self.counters.sessions += 1
             self._reason = self._remedy = None
-            self._confirmed = str(opened.progress.confirmed)
+            self._confirmed = str(opened.progress.confirmed), opened.life
             self._enter("streaming")
             opened.run(self.stop)
         except StatecastError as error:
@@ -192,6 +165,7 @@ class Reader:
             self._state, self._since = state, time.time()
         if error is not None:
             self._reason, self._remedy = str(error), error.remedy
+            self._behind_since = self._behind_since or time.time()
         self.latest = self._figures()
         try:
             with connect(self._config.transport.address) as client:
@@ -200,29 +174,45 @@ class Reader:
             log.debug("the status could not be stored: %s", problem)
 
     def _figures(self) -> Figures:
-        return Figures(self._state, self._since, self._reason, self._remedy, time.time(), confirmed=self._confirmed)
+        confirmed, life = self._confirmed
+        return Figures(
+            self._state,
+            self._since,
+            self._reason,
+            self._remedy,
+            time.time(),
+            confirmed=confirmed,
+            confirmed_in=life,
+            behind_since=self._behind_since,
+        )
 
     def _observe_session(self, opened: Opened) -> None:
         runs = tuple(opened.worker.runs)
         state = "snapshotting" if runs else "streaming"
         reason, remedy = self._reason, self._remedy
-        if (blocked := self.retention.blocked) is not None:
+        if (blocked := self.retention.blocking.blocked) is not None:
             state, reason, remedy = "paused", blocked.reason, blocked.remedy
         elif opened.worker.paused_since is not None:
             state, reason, remedy = "paused", "snapshots wait, changes flow on", "Run `cdc snapshot --resume`."
         if state != self._state:
             self._state, self._since = state, opened.worker.paused_since or time.time()
-        self._confirmed = str(opened.progress.confirmed)
+        self._confirmed = str(opened.progress.confirmed), opened.life
+        published, now = max(opened.progress.published, opened.published), time.time()
+        delivered_at = int(opened.translator.commit_time) / 1e6 or None
+        newest_age = None if delivered_at is None else now - delivered_at
+        lag_seconds = self.counters.written.lag_seconds(published, time.monotonic(), newest_age)
+        self._behind_since = now - lag_seconds if lag_seconds else None
         figures = Figures(
             state,
             self._since,
             reason,
             remedy,
-            time.time(),
-            str(max(opened.progress.published, opened.published)),
-            self._confirmed,
+            now,
+            str(published),
+            *self._confirmed,
             opened.publisher.appended,
-            int(opened.translator.commit_time) / 1e6 or None,
+            self._behind_since,
+            delivered_at,
             runs,
             opened.worker.waiting_for,
             self.retention.failure,

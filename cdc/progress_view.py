@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from cdc.pipeline import Figures
+from cdc.figures import Figures
 from cdc.snapshot.run import Run
 
 if TYPE_CHECKING:

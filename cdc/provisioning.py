@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cdc.check.publication import unfit_findings
 from cdc.check.refusal import refuse_errors
@@ -18,11 +18,23 @@ from transforms.position import LSN
 log = logging.getLogger(__name__)
 
 
-def publish_tables(source: Source, name: str, shapes: Shapes, control: Control, planned: Sequence[Run]) -> None:
+MISSING = "its table was missing in the publication: changes in between are not in the log"
+RETURNED = "its table was taken out of the publication and added again: changes in between are not in the log"
+
+
+def publish_tables(
+    source: Source,
+    name: str,
+    shapes: Shapes,
+    control: Control,
+    planned: Sequence[Run],
+    grounds_before: Mapping[str, Sequence[str]],
+) -> dict[str, list[str]]:
     """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
 
     Changes of a table may have been made while it was not published, so its snapshot is stored before it is added:
-    after a crash in between nobody would know that it was away. `planned` are the snapshots that will be made anyway.
+    after a crash in between nobody would know that it was away. `planned` are the snapshots that will be made anyway;
+    `grounds_before`: by what the tables were published when that was looked at last. Returns by what they are now.
     Raises PreconditionFailed, PublicationUnfit, SourceError, TransportError.
     """
     wanted = shapes.tables
@@ -30,13 +42,30 @@ def publish_tables(source: Source, name: str, shapes: Shapes, control: Control, 
     if publication is None:
         create_publication(source, name, wanted)
         log.info("created publication %s of %d tables", name, len(wanted))
-        return
+        return _grounds(source, name, shapes)
     refuse_errors(unfit_findings(name, publication, wanted))
+    waiting = [run for run in control.runs() if run.first and run.state == "pending" and run.to is None]
+    planned = [*planned, *waiting]
+    for table in (returned := shapes.returned(grounds_before, publication)):
+        log.warning(
+            "%s was taken out of publication %s and added again: changes in between are not in the log, so a snapshot"
+            " of it is made",
+            table, name,
+        )  # fmt: skip
+    control.store_runs(shapes.runs_after_return(returned, planned, RETURNED))
     missing = [table for table in wanted if table not in publication.tables]
-    if missing:
-        control.store_runs(shapes.runs_after_return(missing, planned))
-        add_to_publication(source, name, missing)
-        log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
+    if not missing:
+        return shapes.grounds(publication)
+    control.store_runs(shapes.runs_after_return(missing, planned, MISSING))
+    add_to_publication(source, name, missing)
+    log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
+    # Of the others, what was looked at before: they may have been taken out and added again since.
+    return _grounds(source, name, shapes) | shapes.grounds(publication)
+
+
+def _grounds(source: Source, name: str, shapes: Shapes) -> dict[str, list[str]]:
+    made = find_publication(source, name)
+    return {} if made is None else shapes.grounds(made)
 
 
 def take_slot(source: Source, name: str, found: Slot | None, *, anew: bool) -> LSN:

@@ -21,7 +21,7 @@ from cdc.counters import Counters
 from cdc.progress import Progress
 from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
-from cdc.retention.keeper import Retention
+from cdc.retention.blocking import Blocking
 from cdc.snapshot.worker import SnapshotWorker
 from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
@@ -57,7 +57,7 @@ class Session:
         replication: ReplicationConnection,
         publisher: Publisher,
         progress: Progress,
-        retention: Retention,
+        blocking: Blocking,
         every_second: Callable[[], None],
         counters: Counters,
         pulse: Pulse,
@@ -66,7 +66,7 @@ class Session:
         self.progress = progress
         self._replication = replication
         self._publisher = publisher
-        self._retention = retention
+        self._blocking = blocking
         self._every_second = every_second
         self._counters = counters
         self._pulse = pulse
@@ -241,9 +241,9 @@ class Session:
         publisher = self._publisher
         if self._ending or publisher.in_flight >= BATCHES_IN_FLIGHT:
             return None
-        if self._retention.blocked and not self._draining:
+        if self._blocking.blocked and not self._draining:
             if publisher.idle:
-                self._retention.wait_while_blocked(CONFIRM_INTERVAL_SECONDS)
+                self._blocking.wait(CONFIRM_INTERVAL_SECONDS)
             return None
         try:
             if publisher.in_flight:

@@ -100,20 +100,13 @@ def _transport(
         reader["alive"] = is_alive(reader, now)
         reader["published"] = str(state.published)
         reader["lag_bytes"] = None if end is None else max(0, end.position - state.published)
-        reader["lag_seconds"] = None if end is None else lag_seconds(reader, end.bytes_per_second, now)
+        reader["lag_seconds"] = None if end is None else lag_seconds(reader, now)
     memory = streams.memory()
     reports = stream_reports(streams, control, state, config, memory, now)
     runs = [
         {
-            "id": run.id,
-            "event": run.event,
-            "where": run.where,
-            "state": run.state,
-            "rows": run.rows,
-            "share": run.share,
-            "to": run.to,
-            "reason": run.reason,
-            "finished_at": run.finished_at,
+            name: getattr(run, name)
+            for name in ("id", "event", "where", "state", "rows", "share", "to", "reason", "finished_at")
         }
         for run in control.runs()
     ]
@@ -126,10 +119,11 @@ def _transport(
     }
 
 
-def lag_seconds(reader: Mapping[str, Any], bytes_per_second: float, now: float) -> float | None:
-    """How long ago the source wrote what is published next, as far as its present rate tells; None: it does not."""
+def lag_seconds(reader: Mapping[str, Any], now: float) -> float:
+    """For how long at least there has been log that is not published: as the reader knows it, or since it fell silent.
+
+    The log's present rate does not tell it: a source that has come to rest writes next to nothing.
+    """
     if not reader["lag_bytes"]:
         return 0.0
-    if not reader["alive"]:
-        return float(max(0.0, now - reader["alive_at"]))
-    return reader["lag_bytes"] / bytes_per_second if bytes_per_second else None
+    return float(max(0.0, now - (reader.get("behind_since") or reader["alive_at"])))

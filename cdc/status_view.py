@@ -82,6 +82,8 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run in _worth_a_line(status["snapshots"]):
         done = "" if run["state"] == "refused" else f", {run['rows']:,} rows, {run['share']:.0%}"
         yield "snapshot", f"{_run_title(run)}: {run['state']}{done}"
+        if run["reason"] and run["state"] != "refused":
+            yield "snapshot", f"  made because {run['reason']}"
     if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
         yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
     for stream in status["streams"]:

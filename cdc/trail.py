@@ -37,6 +37,15 @@ class Trail:
         """Whether `reached` lies before the first sample, so that `behind_seconds` is a lower bound and no more."""
         return bool(self._samples) and reached < self._samples[0][1]
 
+    def lag_seconds(self, reached: LSN, now: float, newest_age: float | None) -> float:
+        """For how long at least there has been something beyond `reached`.
+
+        `newest_age`: how long ago what was delivered last was committed, which tells more of a backlog from before the
+        first sample; None: nothing was.
+        """
+        behind = self.behind_seconds(reached, now)
+        return max(behind, newest_age) if behind and newest_age and self.is_older_than_all(reached) else behind
+
     def growth(self, now: float, window_seconds: float) -> float | None:
         """Bytes a second over about the window, or since the first sample; None: nothing is known yet."""
         if not self._samples or now <= self._samples[0][0]:

@@ -137,6 +137,11 @@ class TransportState:
             self.run_id = str(client.info("server").get("run_id", ""))
 
     @property
+    def life(self) -> str:
+        """Which streams these are: others in another epoch, and after `cdc drop` and a new start."""
+        return f"{self.meta.get('incarnation', '')}@{self.epoch}"
+
+    @property
     def published(self) -> LSN:
         """Up to which every stream has everything."""
         return LSN.parse(self.meta.get("published", "0/0"))

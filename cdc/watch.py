@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
+from cdc.retention.judging import Memory
+from cdc.retention.streams import Streams
 from cdc.source.connection import Source
 from cdc.source.slot import Slot, find_slot
 from cdc.source.write_ahead_log import flush_position
@@ -66,6 +68,7 @@ class TransportSeen:
     streams: tuple[tuple[str, int, int], ...]
     """(stream, entries, bytes)"""
     sinks: tuple[SinkSeen, ...]
+    memory: Memory
     at: float = field(default_factory=time.monotonic)
 
 
@@ -108,10 +111,10 @@ class Watch:
         with ExitStack() as stack:
             client = stack.enter_context(connect(self._config.transport.address))
             stack.callback(self._disconnect)
-            control = Control(client, self._keys)
+            control, of_streams = Control(client, self._keys), Streams(client, self._keys)
             while not self._stop.is_set():
                 self.last_source = self._look_at_source()
-                self.last_transport = self._look_at_transport(control)
+                self.last_transport = self._look_at_transport(control, of_streams)
                 self._stop.wait(INTERVAL_SECONDS)
 
     def _look_at_source(self) -> SourceSeen | None:
@@ -132,7 +135,7 @@ class Watch:
             self._connection.close()
             self._connection = None
 
-    def _look_at_transport(self, control: Control) -> TransportSeen | None:
+    def _look_at_transport(self, control: Control, of_streams: Streams) -> TransportSeen | None:
         try:
             state = control.state([event.stream for event in self._config.events])
             streams = {stream: control.stream_info(stream, state.epoch) for stream in sorted(state.stream_ends)}
@@ -140,7 +143,7 @@ class Watch:
                 info["key"].removeprefix(self._keys.stream("", 1)): Position.parse(info["last_id"])
                 for info in streams.values()
             }
-            statuses = control.sink_statuses()
+            statuses, memory = control.sink_statuses(), of_streams.memory()
         except StatecastError as error:
             log.debug("no figures of Redis: %s", error)
             return None
@@ -150,6 +153,7 @@ class Watch:
             state.published,
             tuple((stream, int(info["entries"]), int(info["bytes"])) for stream, info in streams.items()),
             tuple(self._sink_seen(status, state.published, ends, now) for status in statuses),
+            memory,
         )
 
     def _sink_seen(self, status: dict[str, Any], published: LSN, ends: Mapping[str, Position], now: float) -> SinkSeen:

@@ -72,8 +72,8 @@ def _check_redis(
     documents.update(control.documents(config.tables))
     for label in config.tables:
         if label not in documents:
-            mend = f"[events.{label.partition('.')[0]}] at the source, then: cdc run"
-            yield Finding("error", f"event {label}", "no schema document is published of it", mend)
+            waited_for = control.missing([label], config.tables)
+            yield Finding("error", f"event {label}", waited_for.reason, waited_for.remedy)
             continue
         stream = Keys("").stream(documents[label].stream, meta.epoch)[1:]
         ends = reader.ends(stream)
@@ -165,9 +165,8 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
     try:
         documents = control.documents(config.tables)
         if missing := [label for label in config.tables if label not in documents]:
-            raise SinkError(
-                f"no schema document is published yet of {', '.join(missing)}", remedy="Start the reader: `cdc run`."
-            )
+            waited_for = control.missing(missing, config.tables)
+            raise SinkError(waited_for.reason, remedy=waited_for.remedy)
         database.connect()
         checkpoints = Checkpoints(database, config.pipeline.name, config.name, "")
         if apply:

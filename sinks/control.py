@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import redis
 
+from sinks.errors import TransportRefused
 from sinks.transport import translated_errors
+from sinks.unknown_events import Wait, missing_events
 from transforms.keys import Keys
 from transforms.schema import SchemaDocument
 
@@ -40,6 +42,20 @@ class Control:
         with translated_errors(self._keys.schema):
             stored = cast(list[bytes | None], self._client.hmget(self._keys.schema, wanted))
         return {label: SchemaDocument.parse(text) for label, text in zip(wanted, stored, strict=True) if text}
+
+    def published_events(self) -> list[str]:
+        """The labels of all events that have ever been published."""
+        with translated_errors(self._keys.schema):
+            return [label.decode() for label in cast(list[bytes], self._client.hkeys(self._keys.schema))]
+
+    def missing(self, labels: Sequence[str], mapped: Collection[str]) -> Wait:
+        """What a sink waits for that maps events of which there is no schema document."""
+        try:
+            known = self.published_events()
+        except TransportRefused as error:  # an ACL of before: nothing else needs that right
+            waited_for = missing_events(labels, None, mapped, self._sink)
+            return waited_for._replace(reason=f"{waited_for.reason} (which there are is not told: {error})")
+        return missing_events(labels, known, mapped, self._sink)
 
     def request_snapshot(self, labels: Sequence[str]) -> None:
         """Ask the reader to publish these events again, for this sink alone."""

@@ -18,6 +18,7 @@ from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.replica import Replica, examine
 from sinks.stream import Meta, StreamEnds, StreamReader
+from sinks.unknown_events import Wait
 from transforms.keys import Keys
 from transforms.position import START, Position
 from transforms.schema import SchemaDocument
@@ -65,13 +66,16 @@ class Opener:
         self._held: list[str] = []
         """Streams in which this sink had no place before the last look."""
 
-    def look(self, control: Control, reader: StreamReader) -> Prospect | str:
+    def look(self, control: Control, reader: StreamReader) -> Prospect | Wait:
         """What Redis says, or what must be waited for."""
         if (meta := reader.meta()) is None:
-            return f"pipeline {self._keys.pipeline} does not exist in Redis yet: `cdc run` makes it"
+            return Wait(
+                f"pipeline {self._keys.pipeline} does not exist in Redis yet",
+                "Start the reader, `cdc run`, which makes it; or correct pipeline.name or transport.url.",
+            )
         documents = control.documents(self._config.tables)
         if missing := [label for label in self._config.tables if label not in documents]:
-            return f"no schema document is published yet of {', '.join(missing)}"
+            return control.missing(missing, self._config.tables)
         streams: dict[str, dict[bytes, str]] = {}
         for label, document in documents.items():
             stream = self._keys.stream(document.stream, meta.epoch).removeprefix(f"{self._keys.pipeline}:")

@@ -129,15 +129,22 @@ class StreamReader:
         key = self._key(stream)
         with translated_errors(key):
             pipe = self._client.pipeline(transaction=False)
-            pipe.hmget(self._keys.meta, "incarnation", "epoch", "published")
+            pipe.hmget(self._keys.meta, "incarnation", "epoch", "published", f"last:{stream.partition('@')[0]}")
             pipe.xrange(key, str(position), "+", count if position == START else count + 1)
             pipe.exists(key)
             pipe.xinfo_stream(key)
             now, found, exists, info = pipe.execute(raise_on_error=False)
             _raise_first(now, found, exists, info if exists else None)
+        *now, published_last = now
         there = self._meta(now)
         if there is None or (there.incarnation, there.epoch) != (meta.incarnation, meta.epoch):
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
+        last = Position.parse(info["last-generated-id"].decode()) if exists else START
+        if published_last is not None and last < Position.parse(published_last.decode()):
+            raise StreamTailLost(
+                f"{key} ends at {last}, before the last entry that was published to it, {published_last.decode()}:"
+                " Redis lost its tail"
+            )
         if position == START:
             if exists and info["entries-added"] != info["length"]:
                 raise self._hole(stream, f"entries were removed from {key} before this sink had applied them")

@@ -37,6 +37,7 @@ from sinks.status import SinkStatus
 from sinks.stream import StreamReader
 from sinks.telling import Teller
 from sinks.transport import connect
+from sinks.unknown_events import Wait
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN, Position
@@ -169,9 +170,9 @@ class Worker:
 
     def _open_session(self) -> Session | None:
         prospect = self._opener.look(self._control, self._reader)
-        if isinstance(prospect, str):
-            if self.status.enter("starting", prospect):
-                log.info("waiting: %s", prospect)
+        if isinstance(prospect, Wait):
+            if self.status.enter("starting", prospect.reason, prospect.remedy):
+                log.warning("waiting: %s (%s)", prospect.reason, prospect.remedy)
             self._teller.tell(self._control)
             return None
         if self._once and self._goals is None:

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 from cdc.config import ReaderConfig, load_reader_config
 from cdc.metrics import ReaderCollector
 from cdc.pipeline import Reader
+from cdc.retention.figures import Unread
+from cdc.retention.judging import Memory
 from cdc.snapshot.run import Run
 from cdc.source.slot import Slot
 from cdc.watch import SinkSeen, SourceSeen, TransportSeen, Watch
@@ -30,6 +32,7 @@ name = "shop"
 dsn = "host=127.0.0.1 port=1"
 [transport]
 url = "redis://127.0.0.1:1"
+max_backlog_bytes = 104857600
 [events.customer]
 table = "public.customers"
 columns = ["id"]
@@ -65,7 +68,11 @@ def reader_and_watch(directory: Path) -> tuple[Reader, Watch]:
     watch.last_source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
     watch.written.note(time.monotonic() - 10, LSN(900))
     watch.written.note(time.monotonic() - 3, LSN(1000))
-    watch.last_transport = TransportSeen(LSN(900), (("customer", 12, 3456),), (SinkSeen("billing", 5.0, 100, 2.5),))
+    sinks = (SinkSeen("billing", 5.0, 100, 2.5),)
+    watch.last_transport = TransportSeen(LSN(900), (("customer", 12, 3456),), sinks, Memory(700, 1000))
+    reader.retention.trimmed["customer"] = 3
+    found = [Unread("customer", "billing", "sink", 20, 0.0), Unread("customer", "audit", "external", 30, 60.0)]
+    reader.retention._unread = time.monotonic(), found
     return reader, watch
 
 

@@ -12,9 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from transforms.failures import Failures
 from transforms.histogram import Histogram
 
-Labels = str | tuple[str, str] | None
-Values = float | Mapping[str, float] | Mapping[tuple[str, str], float] | None
-"""One number, one for each value of a label (or for each pair of two labels' values), or None: it is not known."""
+Labels = str | tuple[str, ...] | None
+Values = float | Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float] | None
+"""One number, one for each value of a label (or of several labels together), or None: it is not known."""
 
 
 class Families:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from cdc.check.redis_rights import rights_findings
 from cdc.check.source import source_findings
 from cdc.check.transport import transport_findings
 from cdc.config import ReaderConfig
@@ -11,6 +12,7 @@ from cdc.source.connection import Source
 from cdc.transport import connect, server_facts
 from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.finding import Finding
+from transforms.keys import Keys
 
 
 def run_checks(config: ReaderConfig) -> list[Finding]:
@@ -26,11 +28,10 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
         findings.append(_failure("source", error))
     try:
         with connect(config.transport.address) as client:
-            facts = server_facts(client)
+            findings += rights_findings(client, Keys(config.pipeline.name))
+            findings += transport_findings(server_facts(client), config.transport)
     except StatecastError as error:
         findings.append(_failure("transport", error))
-    else:
-        findings += transport_findings(facts, config.transport)
     return findings
 
 

@@ -26,6 +26,11 @@ _LARGE = """
     WHERE c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0
 """
 
+_MUST_NOT = {
+    "f": "set REPLICA IDENTITY NOTHING",
+    "i": "drop the index of the replica identity or set REPLICA IDENTITY NOTHING",
+}
+
 
 def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
     """The events; `mappings` takes those that fit."""
@@ -42,12 +47,13 @@ def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMap
         unmapped = [child for child in mapping.table.children if child not in {each.table for each in config.events}]
         if unmapped:
             yield _unmapped_children(mapping, unmapped)
+    yield from _duties(mappings)
 
 
 def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Iterator[Finding]:
     thing = f"event {event.label}"
     what = f"{counted(len(mapping.columns), 'column')} of {event.table}, key ({', '.join(mapping.key)})"
-    yield Finding("ok", thing, f"{what}; its owner must not {_must_not(mapping)}")
+    yield Finding("ok", thing, what)
     unlisted = [column.name for column in mapping.table.columns if column.name not in mapping.names]
     if unlisted and event.columns != ALL_COLUMNS:
         yield Finding("ok", thing, f"not published: {', '.join(unlisted)}")
@@ -60,14 +66,14 @@ def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Ite
         )  # fmt: skip
 
 
-def _must_not(mapping: EventMapping) -> str:
-    """What would make the application's own UPDATE and DELETE fail, once the table is published."""
-    match mapping.table.identity:
-        case "f":
-            return "set REPLICA IDENTITY NOTHING"
-        case "i":
-            return "drop the index of its replica identity or set REPLICA IDENTITY NOTHING"
-    return "drop its primary key or set REPLICA IDENTITY NOTHING"
+def _duties(mappings: Sequence[EventMapping]) -> Iterator[Finding]:
+    """What would make the application's own UPDATE and DELETE fail, once these tables are published."""
+    tables: dict[str, list[TableName]] = {}
+    for table in {mapping.table.name: mapping.table for mapping in mappings}.values():
+        tables.setdefault(table.identity, []).append(table.name)
+    for identity, names in tables.items():
+        must_not = _MUST_NOT.get(identity, "drop the primary key or set REPLICA IDENTITY NOTHING")
+        yield Finding("ok", "tables' owner", f"must not {must_not} ({', '.join(map(str, names))})")
 
 
 def _unmapped_children(mapping: EventMapping, children: Sequence[TableName]) -> Finding:

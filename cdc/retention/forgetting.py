@@ -10,8 +10,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import FRESH_SECONDS, is_alive
 from cdc.errors import TransportError
-from cdc.retention.keeper import names_of
-from cdc.retention.streams import StreamName, Streams
+from cdc.retention.streams import StreamName, Streams, names_of
 from cdc.transport import connect
 from transforms.config import ConfigurationError
 from transforms.keys import Keys

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from cdc.retention.entry_trail import EntryTrail
 from transforms.position import LSN, Position
 
 PRESSURE_SHARE = 0.75
@@ -79,6 +80,15 @@ class Backlog(NamedTuple):
     size_bytes: int
 
 
+def backlogs_of(stream: StreamSeen, trail: EntryTrail) -> list[Backlog]:
+    """What each of a stream's readers has not read yet."""
+    found = []
+    for holder in stream.holders:
+        entries = stream.unread(holder.position, trail.behind(holder.position))
+        found.append(Backlog(holder, entries, stream.bytes_of(entries)))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the configuration says."""
@@ -92,6 +102,8 @@ class Judgement(NamedTuple):
 
     keep_from: Position
     """Every entry before this id may go."""
+    floor: Position
+    """Every entry before this id would go if nobody was waited for."""
     exempt: tuple[str, ...]
     """Sinks that are not waited for: beyond the limit, or trimmed past already."""
     blocking: tuple[Backlog, ...]
@@ -130,6 +142,7 @@ def judge(
     waited_for = [backlog for backlog in backlogs if backlog.holder.name not in exempt]
     return Judgement(
         min([floor, *(holder.position for holder, _, _ in waited_for)]),
+        floor,
         tuple(sorted(exempt)),
         tuple(backlog for backlog in beyond if backlog.holder.name not in exempt),
         tuple(

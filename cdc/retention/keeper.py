@@ -10,22 +10,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
-from cdc.errors import TransportFull
 from cdc.retention import wording
-from cdc.retention.entry_trail import EntryTrail
-from cdc.retention.judging import Backlog, Judgement, Memory, Rules, StreamSeen, judge
-from cdc.retention.streams import RegisteredSink, StreamName, Streams
-from cdc.transport import TransportState, connect
+from cdc.retention.blocking import Blocking
+from cdc.retention.figures import Unread, named
+from cdc.retention.judging import Backlog, Judgement, Rules, StreamSeen, backlogs_of, judge
+from cdc.retention.streams import RegisteredSink, StreamName, Streams, names_of
+from cdc.retention.watched import WatchedStreams
+from cdc.retention.wording import Hindrance
+from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
-from transforms.position import LSN, Position
+from transforms.position import LSN
 from transforms.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -33,32 +35,23 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 """How often it is looked for new sinks, and trails are stored. A sink makes its groups first, which count at once."""
-YOUNG_SECONDS = 30.0
-"""How often, at least, it is looked which entries are older than `retain`; a twentieth of that if it is shorter."""
 STEPS_PER_ROUND = 200
 SILENT_SECONDS = 120.0
 END_SECONDS = 5.0
-SNAPSHOT_SHARE = 0.5
-"""Of `max_backlog_bytes`, what a snapshot leaves to changes."""
-
+STALE_SECONDS = 30.0
+"""A look that is older tells nothing any more."""
 
 _REPORT = "Report it with the traceback from the reader's log."
 
 
-class Hindrance(NamedTuple):
-    """Why publishing waits, or trimming fails."""
+class _Confirmed(NamedTuple):
+    """Up to where the source never sends again, and for which streams that was said.
 
-    reason: str
-    remedy: str
+    A source that was restored sends again what another life of the streams had confirmed, to others.
+    """
 
-
-@dataclass(slots=True)
-class _Watched:
-    """What is known of one stream from round to round."""
-
-    trail: EntryTrail
-    young: Position | None = None
-    young_at: float = 0.0
+    life: str
+    position: LSN
 
 
 class Retention:
@@ -78,55 +71,26 @@ class Retention:
         self._sent_bytes = sent_bytes
         self._pulse = pulse
         self._rules = Rules(transport.max_backlog_bytes, transport.laggard)
-        self._retain_seconds = transport.retain.total_seconds()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
-        self._watched: dict[StreamName, _Watched] = {}
-        self._stored: dict[str, EntryTrail] | None = None
-        """Trails that an earlier process has left; None: not read yet."""
+        self._watched = WatchedStreams(transport.retain.total_seconds())
         self._sinks: Sequence[RegisteredSink] = ()
         self._looked_at = 0.0
-        self._memory = Memory(0, 0)
-        self._confirmed = LSN(0)
-        """Up to where the source never sends again."""
-        self._backlogs: dict[str, int] | None = None
-        """Stream of the present epoch that has readers -> the largest backlog in it, in bytes. None: not looked."""
-        self._sent_before = 0
-        """What had been sent when backlogs were looked at."""
-        self._waits = threading.Condition()
-        self._blocked: Hindrance | None = None
+        self._confirmed = _Confirmed("", LSN(0))
+        self.blocking = Blocking(transport.max_backlog_bytes, sent_bytes)
         self.failure: Hindrance | None = None
         """Why trimming does not work; None: it does."""
-        self.trimmed = 0
-        """Entries removed since this process began."""
+        self.trimmed: Counter[str] = Counter()
+        """Stream -> entries removed since this process began."""
+        self.limit_bytes = transport.max_backlog_bytes
+        """What a reader of a stream may have unread; None: any amount."""
+        self._unread: tuple[float, Sequence[Unread]] | None = None
+        """When the last whole look was (monotonic), and what it found."""
 
-    # --- for others --------------------------------------------------------------------------------------------------
-
-    @property
-    def blocked(self) -> Hindrance | None:
-        """Why nothing is to be published now."""
-        return self._blocked
-
-    def wait_while_blocked(self, timeout_seconds: float) -> None:
-        """Return when publishing may go on, or after the timeout."""
-        with self._waits:
-            self._waits.wait_for(lambda: self._blocked is None, timeout_seconds)
-
-    def snapshot_waits_for(self, stream: str) -> str | None:
-        """Why no more rows of a snapshot should be published to a stream now; None: they may.
-
-        Of what was seen last, so it costs nothing to ask; all that was sent since counts as unread.
-        """
-        limit = self._rules.max_backlog_bytes
-        if self._backlogs is None:
-            return None if limit is None else f"a first look at who reads stream {stream}"
-        if (backlog := self._backlogs.get(stream)) is None:
-            return None
-        if limit is not None and backlog + self._sent_bytes() - self._sent_before > SNAPSHOT_SHARE * limit:
-            return f"the readers of stream {stream} ({wording.of_limit(backlog, limit)})"
-        if self._memory.is_short and backlog:
-            return f"the readers of stream {stream} (Redis is short of memory: {wording.of_memory(self._memory)})"
-        return None
+    def unread(self, now: float) -> Sequence[Unread] | None:
+        """Who has not read what; None: not known, as nobody looks, or Redis does not answer."""
+        seen = self._unread
+        return seen[1] if seen is not None and now - seen[0] < STALE_SECONDS else None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -147,7 +111,14 @@ class Retention:
                 self._pulse.beat("retention", time.monotonic() + SILENT_SECONDS)
                 if self._is_ours():
                     self._try_round(control, streams)
+                else:
+                    self._forget()
         self._pulse.end("retention")
+
+    def _forget(self) -> None:
+        """Another process is the reader now: what this one has seen is of no meaning."""
+        self._unread = self.failure = None
+        self.blocking.forget()
 
     def _try_round(self, control: Control, streams: Streams) -> None:
         try:
@@ -173,100 +144,70 @@ class Retention:
         if not state.meta:
             return
         self._look_around(streams)
-        if told := (control.read_status() or {}).get("confirmed"):  # not while there is no session
-            self._confirmed = LSN.parse(told)
+        confirmed = self._look_at_confirmed(control, state.life)
         passed = streams.passed()
         blocking: list[tuple[str, Backlog]] = []
         backlogs: dict[str, int] = {}
+        unread: list[Unread] = []
         sent_before = self._sent_bytes()
         for name in names_of(state):
             seen = streams.look(name, self._sinks, passed)
             if seen is None:
                 continue
-            watched = self._watch(name, seen)
-            unread = backlogs_of(seen, watched.trail)
+            found = backlogs_of(seen, self._watched.trail(seen))
             judgement = judge(
                 seen,
-                unread,
+                found,
                 self._rules,
-                confirmed=self._confirmed if name.epoch == state.epoch else None,
-                young=self._young(streams, watched, seen),
-                memory_is_short=self._memory.is_short,
+                confirmed=confirmed if name.epoch == state.epoch else None,
+                young=self._watched.young(streams, seen),
+                memory_is_short=self.blocking.memory.is_short,
             )
             for sink in judgement.returned:
-                streams.unmark(sink, name)
+                streams.unmark(sink, name, passed)
             self._trim(streams, name, seen, judgement)
+            unread += self._figures(name, seen, found, judgement)
             if name.epoch == state.epoch:
                 blocking += [(seen.key, backlog) for backlog in judgement.blocking]
-                if counting := [each.size_bytes for each in unread if each.holder.name not in judgement.exempt]:
+                if counting := [each.size_bytes for each in found if each.holder.name not in judgement.exempt]:
                     backlogs[name.stream] = max(counting)
-        self._backlogs, self._sent_before = backlogs, sent_before
-        self._block(blocking)
+        self.blocking.seen(blocking, backlogs, sent_before)
+        self._unread = time.monotonic(), named(unread)
+
+    def _figures(
+        self, name: StreamName, seen: StreamSeen, backlogs: Sequence[Backlog], judgement: Judgement
+    ) -> Iterator[Unread]:
+        self._watched.note_floor(seen, judgement.floor)
+        for backlog in backlogs:
+            holds = backlog in judgement.held_by
+            seconds = self._watched.holding_seconds(seen, backlog.holder.position) if holds else 0.0
+            yield Unread.of(name.stream, backlog, seconds)
+
+    def _look_at_confirmed(self, control: Control, life: str) -> LSN:
+        """Up to where the source never sends again what is in the streams of this life."""
+        status = control.read_status() or {}
+        if (told := status.get("confirmed")) and status.get("confirmed_in") == life:  # not while there is no session
+            self._confirmed = _Confirmed(life, LSN.parse(told))
+        return self._confirmed.position if self._confirmed.life == life else LSN(0)
 
     def _look_around(self, streams: Streams) -> None:
         """What changes slowly."""
         memory = streams.memory()
-        if memory.is_short and not self._memory.is_short:
+        if memory.is_short and not self.blocking.memory.is_short:
             log.warning("Redis is short of memory (%s): entries go as soon as read", wording.of_memory(memory))
-        self._memory = memory
-        if self._stored is None:
-            self._stored = streams.trails()
+        self.blocking.memory = memory
+        if not self._watched.are_loaded:
+            self._watched.load(streams)
         elif time.monotonic() - self._looked_at < LOOK_SECONDS:
             return
         self._sinks = streams.sinks()
         self._looked_at = time.monotonic()
-        try:
-            streams.store_trails({self._keys.stream(*name): each.trail for name, each in self._watched.items()})
-        except TransportFull:  # the trails can wait, trimming cannot
-            log.debug("no memory to store trails")
-
-    def _watch(self, name: StreamName, seen: StreamSeen) -> _Watched:
-        if name not in self._watched:
-            self._watched[name] = _Watched((self._stored or {}).get(seen.key) or EntryTrail())
-        watched = self._watched[name]
-        watched.trail.note(seen.last, seen.added)
-        watched.trail.forget_before(seen.first)
-        return watched
-
-    def _young(self, streams: Streams, watched: _Watched, seen: StreamSeen) -> Position:
-        if not self._retain_seconds:
-            return Position(LSN(seen.last.commit_lsn + 1), 0)
-        now = time.monotonic()
-        if watched.young is None or now - watched.young_at >= min(YOUNG_SECONDS, self._retain_seconds / 20):
-            watched.young = streams.younger_than(seen, time.time() - self._retain_seconds)
-            watched.young_at = now
-        return watched.young
+        self._watched.store(streams)
 
     def _trim(self, streams: Streams, name: StreamName, seen: StreamSeen, judgement: Judgement) -> None:
         if judgement.keep_from <= seen.first:
             return
         for step, removed in enumerate(streams.trim(name, judgement.keep_from, judgement.exempt), 1):
-            self.trimmed += removed
+            self.trimmed[name.stream] += removed
             if step >= STEPS_PER_ROUND or self._stop.is_set():
                 return
-
-    def _block(self, blocking: Sequence[tuple[str, Backlog]]) -> None:
-        limit, blocked = self._rules.max_backlog_bytes, None
-        if blocking and limit is not None:
-            blocked = Hindrance(*wording.waiting(blocking, limit))
-            if self._blocked is None:
-                log.warning("publishing %s (%s)", blocked.reason, blocked.remedy)
-        elif self._blocked is not None:
-            log.info("publishing goes on")
-        with self._waits:
-            self._blocked = blocked
-            self._waits.notify_all()
-
-
-def names_of(state: TransportState) -> list[StreamName]:
-    """Every stream of the pipeline, those of earlier epochs too."""
-    return [StreamName(stream, epoch) for stream in state.stream_ends for epoch in range(1, state.epoch + 1)]
-
-
-def backlogs_of(seen: StreamSeen, trail: EntryTrail) -> list[Backlog]:
-    """What each of a stream's readers has not read yet."""
-    found = []
-    for holder in seen.holders:
-        entries = seen.unread(holder.position, trail.behind(holder.position))
-        found.append(Backlog(holder, entries, seen.bytes_of(entries)))
-    return found

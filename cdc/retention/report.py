@@ -7,9 +7,8 @@ from typing import Any
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.retention.entry_trail import EntryTrail
-from cdc.retention.judging import Backlog, Memory, Rules, StreamSeen, judge
-from cdc.retention.keeper import backlogs_of, names_of
-from cdc.retention.streams import Streams
+from cdc.retention.judging import Backlog, Memory, Rules, StreamSeen, backlogs_of, judge
+from cdc.retention.streams import Streams, names_of
 from cdc.transport import TransportState
 
 

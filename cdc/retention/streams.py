@@ -11,7 +11,7 @@ import redis
 
 from cdc.retention.entry_trail import EntryTrail
 from cdc.retention.judging import Holder, Memory, StreamSeen
-from cdc.transport import translated_errors
+from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, Position
 
@@ -19,6 +19,10 @@ STEP_ENTRIES = 10_000
 """How many entries one call removes at most: other clients of Redis wait for no longer than that takes."""
 _SAMPLES = 20
 _TRIM = resources.files("cdc.retention").joinpath("trim.lua").read_text()
+_UNMARK = resources.files("cdc.retention").joinpath("unmark.lua").read_text()
+
+Passed = Mapping[tuple[str, str], str]
+"""(sink, stream) of those that were trimmed past and have not begun again -> the first entry that was left then."""
 
 
 class StreamName(NamedTuple):
@@ -26,6 +30,11 @@ class StreamName(NamedTuple):
 
     stream: str
     epoch: int
+
+
+def names_of(state: TransportState) -> list[StreamName]:
+    """Every stream of the pipeline, those of earlier epochs too."""
+    return [StreamName(stream, epoch) for stream in state.stream_ends for epoch in range(1, state.epoch + 1)]
 
 
 class RegisteredSink(NamedTuple):
@@ -43,6 +52,7 @@ class Streams:
         self._client = client
         self._keys = keys
         self._trim_script = client.register_script(_TRIM)
+        self._unmark_script = client.register_script(_UNMARK)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -66,15 +76,15 @@ class Streams:
             for status in told
         ]
 
-    def passed(self) -> frozenset[tuple[str, str]]:
-        """(sink, stream) of those that were trimmed past and have not begun again."""
+    def passed(self) -> Passed:
+        """Who was trimmed past."""
         with translated_errors():
-            fields = cast(list[bytes], self._client.hkeys(self._keys.passed))
-        return frozenset(cast(tuple[str, str], tuple(field.decode().split(" ", 1))) for field in fields)
+            marks = cast(dict[bytes, bytes], self._client.hgetall(self._keys.passed))
+        return {
+            cast(tuple[str, str], tuple(field.decode().split(" ", 1))): left.decode() for field, left in marks.items()
+        }
 
-    def look(
-        self, name: StreamName, sinks: Sequence[RegisteredSink], passed: frozenset[tuple[str, str]]
-    ) -> StreamSeen | None:
+    def look(self, name: StreamName, sinks: Sequence[RegisteredSink], passed: Passed) -> StreamSeen | None:
         """A stream and all who read it; None: there is no entry."""
         key, own = self._keys.stream(*name), self._own(name)
         with translated_errors():
@@ -149,10 +159,11 @@ class Streams:
         with translated_errors():
             return cast(int, self._trim_script([self._keys.stream(*name), self._keys.passed], words))
 
-    def unmark(self, sink: str, name: StreamName) -> None:
-        """A sink that was trimmed past has begun again."""
+    def unmark(self, sink: str, name: StreamName, passed: Passed) -> None:
+        """A sink that was trimmed past, as `passed` tells, has begun again. A later mark of it stays."""
+        own = self._own(name)
         with translated_errors():
-            self._client.hdel(self._keys.passed, f"{sink} {self._own(name)}")
+            self._unmark_script([self._keys.passed], [f"{sink} {own}", passed[sink, own]])
 
     # --- what is kept from one session to the next -------------------------------------------------------------------
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cdc.retention.judging import Backlog, Holder, Memory
 from cdc.wording import size
+
+
+class Hindrance(NamedTuple):
+    """Why publishing waits, or trimming fails, and what mends it."""
+
+    reason: str
+    remedy: str
 
 
 def of_memory(memory: Memory) -> str:
@@ -29,11 +37,11 @@ def to_do(holder: Holder) -> str:
     return f"{start}; if it is gone for good: `cdc forget {holder.name}`"
 
 
-def waiting(blocking: Sequence[tuple[str, Backlog]], limit: int) -> tuple[str, str]:
+def waiting(blocking: Sequence[tuple[str, Backlog]], limit: int) -> Hindrance:
     """Why publishing waits, and what to do. `blocking`: stream keys, and who is too far behind in each."""
     told = [
         f"{of_holder(backlog.holder)} in {key} ({of_limit(backlog.size_bytes, limit)})" for key, backlog in blocking
     ]
     holders = {backlog.holder.name: backlog.holder for _, backlog in blocking}
     doing = "; ".join(f"{of_holder(holder)}: {to_do(holder)}" for holder in holders.values())
-    return f"waits for {', '.join(told)}; the slot keeps the log", f"{doing[0].upper()}{doing[1:]}."
+    return Hindrance(f"waits for {', '.join(told)}; the slot keeps the log", f"{doing[0].upper()}{doing[1:]}.")

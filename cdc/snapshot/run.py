@@ -27,7 +27,7 @@ class Run:
     where: str | None = None
     """A condition, as it was asked for: only the rows that meet it are published, and sinks delete nothing."""
     reason: str | None = None
-    """Why it was refused."""
+    """Why it was refused; or why the reader made it by itself, where that may come as a surprise."""
     after: tuple[str, ...] | None = None
     """The key of the last row that is published, or was left out, as Postgres' text."""
     rows: int = 0
@@ -39,9 +39,9 @@ class Run:
     finished_at: float | None = None
 
     @classmethod
-    def new(cls, event: str, *, first: bool = False) -> Run:
+    def new(cls, event: str, *, first: bool = False, reason: str | None = None) -> Run:
         """A run that the reader starts by itself."""
-        return cls(secrets.token_hex(6), event, first=first, created_at=time.time())
+        return cls(secrets.token_hex(6), event, first=first, reason=reason, created_at=time.time())
 
     @property
     def title(self) -> str:

@@ -21,6 +21,7 @@ from cdc.snapshot.waiting import PATIENCE_SECONDS, Waiting
 from cdc.source.connection import Source
 from cdc.source.transactions import writers
 from cdc.translation import Translator
+from cdc.wording import counted
 from transforms import wire
 from transforms.condition.refusal import ConditionRefused
 from transforms.names import TableName
@@ -88,6 +89,8 @@ class Runs:
         """Since when runs that are left are paused, in seconds since 1970."""
         self._ended: set[str] = set()
         """Runs whose end is published by this session, though it may not be stored yet."""
+        self._untold: list[Run] = []
+        """Runs that are complete, while others are left."""
 
     @property
     def waiting_for(self) -> str | None:
@@ -108,6 +111,10 @@ class Runs:
         unmapped = [run for run in stored if run.event not in self._subjects]
         self._control.forget_runs([run.id for run in (*unmapped, *_old_refusals(stored))])
         left = [run for run in stored if not run.is_over and run.id not in self._ended and run.event in self._subjects]
+        if self._untold and not left:
+            rows = sum(run.rows for run in self._untold)
+            log.info("the last snapshot is done: %s, %d rows in all", counted(len(self._untold), "event"), rows)
+            self._untold.clear()
         paused_since = self._control.snapshots_paused_since()
         self._threads.pause(paused_since is not None)
         self.paused_since = paused_since if left else None
@@ -165,6 +172,7 @@ class Runs:
         run = in_hand.run.advanced(state="done", share=1.0, finished_at=time.time())
         self._publish_mark(run, wire.RUN_END, in_hand.subject)
         self._ended.add(run.id)
+        self._untold.append(run)
         self._counters.runs[run.event] = run
         self._threads.remove(in_hand)
         log.info("snapshot of %s is complete: %d rows", run.title, run.rows)

@@ -23,13 +23,15 @@ from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import Waiting
 from cdc.source.connection import Source
 from cdc.source.transactions import current_snapshot
+from cdc.source.write_ahead_log import flush_position
 from cdc.translation import Translator
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 """How often requests are looked for."""
-SEEN_INTERVAL_SECONDS = 1.0
+LOOK_INTERVAL_SECONDS = 1.0
+"""How often it is looked where the log ends, and which transactions a snapshot sees."""
 VERIFY_INTERVAL_SECONDS = 5.0
 """How often it is looked whether tables and publication are still those that are mapped."""
 
@@ -61,15 +63,16 @@ class SnapshotWorker:
         self._post = post
         self._verify = verify
         self._wake = threading.Event()
+        self._counters = counters
         self._waiting = Waiting()
         self._marks = Marks(prefix, translator.marks)
-        self._seen_at, self._verified_at = 0.0, time.monotonic()
+        self._looked_at, self._verified_at = 0.0, time.monotonic()
 
         def chunks(source: Source, meanwhile: Callable[[], None] = lambda: None) -> Chunks:
             return Chunks(source, self._marks, translator, meanwhile)
 
         self._threads = ChunkThreads(chunk_threads, open_source, chunks, self._waiting, self._wake.set)
-        self._rereader = Rereader(chunks(source, self._let_forget), translator, subjects, self._waiting)
+        self._rereader = Rereader(chunks(source, self._look_at_source), translator, subjects, self._waiting)
         self._runs = Runs(
             source,
             control,
@@ -80,7 +83,7 @@ class SnapshotWorker:
             self._waiting,
             counters,
             stream_waits_for,
-            self._let_forget,
+            self._look_at_source,
         )
         self.when_idle: Callable[[], None] = lambda: None
         self.idle = threading.Event()
@@ -131,7 +134,7 @@ class SnapshotWorker:
 
     def _keep(self) -> None:
         while not self._waiting.stopped.is_set():
-            self._let_forget()
+            self._look_at_source()
             self._verify_now_and_then()
             self._rereader.read_again()
             if self._runs.keep():
@@ -142,12 +145,15 @@ class SnapshotWorker:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
 
-    def _let_forget(self) -> None:
-        """Have the stream's thread forget which transactions a snapshot sees."""
-        if time.monotonic() - self._seen_at >= SEEN_INTERVAL_SECONDS and self._translator.deliveries.waits_for:
+    def _look_at_source(self) -> None:
+        """Note where the log ends, and have the stream's thread forget which transactions a snapshot sees."""
+        if (now := time.monotonic()) - self._looked_at < LOOK_INTERVAL_SECONDS:
+            return
+        self._looked_at = now
+        self._counters.written.note(now, flush_position(self._source))
+        if self._translator.deliveries.waits_for:
             snapshot = current_snapshot(self._source)
             self._post(lambda: self._translator.deliveries.seen(snapshot))
-            self._seen_at = time.monotonic()
 
     def _verify_now_and_then(self) -> None:
         if time.monotonic() - self._verified_at >= VERIFY_INTERVAL_SECONDS:

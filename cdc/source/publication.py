@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from psycopg import sql
@@ -16,15 +16,16 @@ PUBLISHED: Final = "publish = 'insert, update, delete, truncate',\n        publi
 """The settings of our publications, as SQL writes them."""
 
 _TABLES: Final = """
-    SELECT n.nspname, c.relname, r.prattrs IS NULL AND r.prqual IS NULL
+    SELECT n.nspname, c.relname, r.prattrs IS NULL AND r.prqual IS NULL, 'table ' || r.oid
     FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = %(oid)s::oid
     UNION ALL  -- published by way of FOR ALL TABLES or FOR TABLES IN SCHEMA
-    SELECT n.nspname, c.relname, true FROM pg_publication p
-    JOIN pg_namespace n ON p.puballtables OR EXISTS
-        (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid)
+    SELECT n.nspname, c.relname, true, coalesce('schema ' || s.oid, 'all tables') FROM pg_publication p
+    CROSS JOIN pg_namespace n
+    LEFT JOIN pg_publication_namespace s ON s.pnpubid = p.oid AND s.pnnspid = n.oid
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
-    WHERE p.oid = %(oid)s::oid AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+    WHERE p.oid = %(oid)s::oid AND (p.puballtables OR s.oid IS NOT NULL)
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 """
 
 
@@ -43,6 +44,11 @@ class Publication:
     """Published tables, and whether all columns and rows of each are."""
     complete: bool
     """Whether it publishes inserts, updates, deletes and truncates, partitions through their root."""
+    grounds: dict[TableName, frozenset[str]] = field(default_factory=dict)
+    """By what each table is published: rows of the catalog, which are other ones once it was taken out and added again.
+
+    FOR ALL TABLES takes no table out; where a schema is published, that a table left it and came back leaves no trace.
+    """
 
 
 def find_publication(source: Source, name: str) -> Publication | None:
@@ -55,8 +61,13 @@ def find_publication(source: Source, name: str) -> Publication | None:
     if not found:
         return None
     oid, complete = found[0]
-    tables = {TableName(schema, table): whole for schema, table, whole in source.query(_TABLES, {"oid": oid})}
-    return Publication(oid, tables, complete)
+    tables: dict[TableName, bool] = {}
+    grounds: dict[TableName, frozenset[str]] = {}
+    for schema, table, whole, ground in source.query(_TABLES, {"oid": oid}):
+        published = TableName(schema, table)
+        tables[published] = whole
+        grounds[published] = grounds.get(published, frozenset()) | {ground}
+    return Publication(oid, tables, complete, grounds)
 
 
 def create_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:

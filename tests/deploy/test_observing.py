@@ -94,6 +94,10 @@ def test_alerts_watch_everything_that_can_fail() -> None:
         "statecast_sink_state",
         "statecast_consumer_lag_seconds",
         "statecast_reader_snapshot_rows",
+        "statecast_reader_blocked",
+        "statecast_consumer_holding_seconds",
+        "statecast_transport_memory_used_bytes",
+        "statecast_retention_failing",
     }
 
 

@@ -196,6 +196,9 @@ def test_a_laggard_is_waited_for_and_nothing_of_what_it_has_not_read_is_lost(mak
     position = shop.flush_position()
     wait_until("it to tell so", lambda: f"paused: waits for {name}" in shop.problems())
     assert shop.published < position
+    waiting_since = time.time()
+    wait_until("the lag to be told", lambda: shop.status()["reader"]["lag_seconds"] > 3)  # the source is at rest
+    assert shop.status()["reader"]["lag_seconds"] < time.time() - waiting_since + 60
     reader.terminate()
     assert "Traceback" not in reader.output
     reader.start()

@@ -122,7 +122,8 @@ class Pipeline:
             entry_id = f"{self.lsn}-{number * 1_000_000}"
             pipe.execute_command("XADD", self.keys.stream(stream, 1), entry_id, *words, *last)
         if end:
-            pipe.hset(self.keys.meta, "published", str(LSN(self.lsn + 8)))
+            stands = {"published": str(LSN(self.lsn + 8)), f"last:{stream}": entry_id}
+            pipe.hset(self.keys.meta, mapping=cast(Any, stands))
         pipe.execute()
         return entry_id
 

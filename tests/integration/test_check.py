@@ -118,6 +118,21 @@ def test_the_reader_refuses_in_the_same_words(shop: Pipeline, administrator: psy
     assert refused in shop.run("cdc.cli", "run", "--once", expect=3)
 
 
+def test_what_the_owner_must_not_do_is_said_once_and_names_the_tables(
+    shop: Pipeline, administrator: psycopg.Connection
+) -> None:
+    administrator.execute("CREATE TABLE shop.items (id int PRIMARY KEY); CREATE TABLE shop.whole (id int PRIMARY KEY)")
+    administrator.execute("ALTER TABLE shop.whole REPLICA IDENTITY FULL")
+    events = [f'[events.{name}]\ntable = "shop.{name}"\ncolumns = ["id"]' for name in ("items", "whole")]
+    again = '[events.customer_v2]\ntype = "customer"\nversion = 2\ntable = "shop.customers"\ncolumns = ["id"]'
+    shop.path.write_text("\n".join([shop.path.read_text(), *events, again]))
+    told = [each["what"] for each in findings(shop, expect=1)["ok"] if each["thing"] == "tables' owner"]
+    assert told == [
+        "must not drop the primary key or set REPLICA IDENTITY NOTHING (shop.customers, shop.items)",
+        "must not set REPLICA IDENTITY NOTHING (shop.whole)",
+    ]
+
+
 def test_a_table_that_the_publication_lacks_is_told_and_mended(
     shop: Pipeline, administrator: psycopg.Connection
 ) -> None:

@@ -40,8 +40,14 @@ def valkey() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
+def transport_options() -> str:
+    """What the pipeline's [transport] has beside its URL."""
+    return "confirm_delay_seconds = 0.3"
+
+
+@pytest.fixture
 def shop(
-    source_dsn: str, target_dsn: str, valkey: ValkeyServer, pipeline_name: str, tmp_path: Path
+    source_dsn: str, target_dsn: str, valkey: ValkeyServer, pipeline_name: str, tmp_path: Path, transport_options: str
 ) -> Iterator[Pipeline]:
     """A table of a hundred customers, mapped; nothing is started."""
     with psycopg.connect(source_dsn) as connection:
@@ -49,7 +55,16 @@ def shop(
         connection.execute("INSERT INTO customers SELECT i, 'PLANTED' || i FROM generate_series(1, 100) i")
     environment = {"TARGET_DSN": make_conninfo(target_dsn, password="PLANTED")}
     source_dsn = make_conninfo(source_dsn, password="PLANTED")
-    with closing(Pipeline(pipeline_name, source_dsn, valkey.url(), tmp_path, CONFIGURATION, environment)) as made:
+    shop = Pipeline(
+        pipeline_name,
+        source_dsn,
+        valkey.url(),
+        tmp_path,
+        CONFIGURATION,
+        environment,
+        transport_options=transport_options,
+    )
+    with closing(shop) as made:
         yield made
 
 
@@ -219,6 +234,41 @@ def test_a_second_reader_is_ready_as_a_standby(shop: Pipeline, reader: Endpoint)
     process(shop, "reader").kill()
     wait_until("it to take over", lambda: endpoint.value("statecast_reader_state", state="streaming") == 1)
     assert endpoint.get("/readyz") == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    "transport_options", ['confirm_delay_seconds = 0.3\nretain = "0s"\nmax_backlog_bytes = 16777216']
+)
+def test_who_holds_a_stream_back_and_what_comes_of_it_is_measured(
+    shop: Pipeline, reader: Endpoint, sink: Endpoint, valkey: ValkeyServer
+) -> None:
+    key, audit = shop.keys.stream("customer", 1), {"stream": "customer", "consumer": "audit", "kind": "external"}
+    wait_until("what is read to be trimmed", lambda: shop.redis.xlen(key) == 1)
+    assert (reader.value("statecast_retention_trimmed_entries_total", stream="customer") or 0) >= 100
+    assert reader.value("statecast_consumer_limit_bytes") == 16777216
+    wait_until(
+        "the sink to hold nothing",
+        lambda: reader.value("statecast_consumer_holding_seconds", consumer="billing", kind="sink") == 0,
+    )
+    shop.redis.xgroup_create(key, "audit", "$")
+    write(shop, "UPDATE customers SET name = repeat('x', 200000)")
+    wait_until("it to hold", lambda: (reader.value("statecast_consumer_holding_seconds", **audit) or 0) > 1)
+    wait_until("its memory", lambda: (reader.value("statecast_consumer_unread_bytes", **audit) or 0) > 16777216)
+    wait_until("publishing to wait", partial(reader.has, "statecast_reader_blocked", 1))
+    assert reader.get("/readyz") == (200, "ok\n")
+    shop.run("cdc.cli", "forget", "audit", "--yes")
+    wait_until("publishing to go on", partial(reader.has, "statecast_reader_blocked", 0))
+    wait_until("its series to be gone", lambda: reader.value("statecast_consumer_holding_seconds", **audit) is None)
+    assert reader.has("statecast_retention_failing", 0)
+    shop.redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-xtrim"])
+    write(shop, "UPDATE customers SET name = 'Ada'")
+    wait_until("trimming to fail", partial(reader.has, "statecast_retention_failing", 1))
+    shop.redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    wait_until("trimming to work", partial(reader.has, "statecast_retention_failing", 0))
+    assert reader.value("statecast_transport_memory_limit_bytes") is None
+    shop.redis.config_set("maxmemory", 1 << 30)
+    wait_until("the limit", partial(reader.has, "statecast_transport_memory_limit_bytes", 1 << 30))
+    assert 0 < (reader.value("statecast_transport_memory_used_bytes") or 0) < 1 << 30
 
 
 def test_nothing_secret_and_no_value_is_measured(shop: Pipeline, reader: Endpoint, sink: Endpoint) -> None:

@@ -69,6 +69,16 @@ def test_once_publishes_what_is_there_and_what_was_committed_then_ends(shop: Pip
     assert "end" not in update
 
 
+def test_it_says_once_when_the_last_snapshot_is_done(shop: Pipeline) -> None:
+    execute(shop, "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2)")
+    shop.path.write_text(shop.path.read_text() + '[events.order]\ntable = "orders"\ncolumns = ["id"]\n')
+    told = shop.run("cdc.cli", "run", "--once")
+    assert told.count("the last snapshot is done") == 1
+    assert "the last snapshot is done: 2 events, 5 rows in all" in told
+    assert told.rindex("is complete: ") < told.index("the last snapshot is done")
+    assert "snapshot" not in shop.run("cdc.cli", "run", "--once")
+
+
 def test_once_confirms_what_it_published(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
     execute(shop, "UPDATE customers SET name = 'x'")

@@ -15,9 +15,8 @@ from cdc.control import Control
 from cdc.demo.servers import ValkeyServer
 from cdc.retention import streams as redis_side
 from cdc.retention.entry_trail import EntryTrail
-from cdc.retention.judging import Rules, StreamSeen, judge
-from cdc.retention.keeper import backlogs_of, names_of
-from cdc.retention.streams import StreamName, Streams
+from cdc.retention.judging import Rules, StreamSeen, backlogs_of, judge
+from cdc.retention.streams import StreamName, Streams, names_of
 from cdc.transport import connect
 from transforms.address import Address
 from transforms.keys import Keys
@@ -116,17 +115,31 @@ def test_a_sink_that_was_trimmed_past_finds_that_and_others_are_respected(
     trim(streams, at(80), "billing")
     assert lsns(client)[0] == 50
     assert client.hgetall(KEYS.passed) == {b"billing customer": str(at(50)).encode()}
-    assert streams.passed() == {("billing", "customer")}
+    assert streams.passed() == {("billing", "customer"): str(at(50))}
     assert [(holder.name, holder.is_passed) for holder in look(streams).holders] == [("billing", True), ("mail", False)]
-    streams.unmark("billing", NAME)
-    assert streams.passed() == frozenset()
+    streams.unmark("billing", NAME, streams.passed())
+    assert streams.passed() == {}
+
+
+def test_a_mark_that_another_reader_has_set_anew_stays(client: redis.Redis, streams: Streams) -> None:
+    fill(client, *range(1, 101))
+    client.xgroup_create(KEY, "billing", str(at(10)))
+    trim(streams, at(50), "billing")
+    client.xgroup_setid(KEY, "billing", str(at(60)))  # it has begun again
+    slow = streams.passed()  # as a reader sees it that is slow from here on
+    streams.unmark("billing", NAME, slow)
+    trim(streams, at(80), "billing")  # and it fell behind again
+    streams.unmark("billing", NAME, slow)
+    assert streams.passed() == {("billing", "customer"): str(at(80))}
+    streams.unmark("billing", NAME, streams.passed())
+    assert streams.passed() == {}
 
 
 def test_who_is_exempt_and_was_not_passed_is_not_marked(client: redis.Redis, streams: Streams) -> None:
     fill(client, *range(1, 101))
     client.xgroup_create(KEY, "billing", str(at(70)))
     trim(streams, at(70), "billing")
-    assert (lsns(client)[0], streams.passed()) == (70, frozenset())
+    assert (lsns(client)[0], streams.passed()) == (70, {})
 
 
 def test_a_sink_counts_by_its_group_and_by_its_status_where_that_is_gone(client: redis.Redis, streams: Streams) -> None:
@@ -154,9 +167,9 @@ def test_the_first_younger_entry_is_found(
 
 
 def test_an_empty_or_missing_stream_is_left_alone(client: redis.Redis, streams: Streams) -> None:
-    assert streams.look(NAME, (), frozenset()) is None
+    assert streams.look(NAME, (), {}) is None
     client.xgroup_create(KEY, "billing", "0", mkstream=True)
-    assert streams.look(NAME, (), frozenset()) is None
+    assert streams.look(NAME, (), {}) is None
     assert streams.groups(NAME) == ["billing"]
 
 
@@ -236,5 +249,7 @@ def test_a_full_redis_is_trimmed_and_sinks_are_marked_all_the_same() -> None:
             fill(client, 3_000)
         assert streams.memory().is_short
         assert trim(streams, at(1_900), "billing") == 1_899
-        assert streams.passed() == {("billing", "customer")}
+        assert streams.passed() == {("billing", "customer"): str(at(1_900))}
+        streams.unmark("billing", NAME, streams.passed())
+        assert streams.passed() == {}
         fill(client, 3_000)

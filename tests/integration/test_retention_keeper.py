@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import redis
 from cdc.config import EventConfig, ReaderConfig, SourceConfig
 from cdc.demo.servers import ValkeyServer
 from cdc.retention import keeper
+from cdc.retention.judging import Judgement, StreamSeen, judge
 from cdc.retention.keeper import Retention
 from tests.processes import wait_until
 from transforms.config import PipelineConfig, TransportConfig
@@ -41,8 +42,8 @@ def server() -> Iterator[ValkeyServer]:
 @pytest.fixture
 def client(server: ValkeyServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url()) as made:
-        made.hset(KEYS.meta, mapping={"epoch": "1", "published": "FFFFFF/0"})
-        made.set(KEYS.reader_status, json.dumps({"confirmed": "FFFFFF/0"}))
+        made.hset(KEYS.meta, mapping={"incarnation": "one", "epoch": "1", "published": "FFFFFF/0"})
+        confirm(made, "FFFFFF/0")
         yield made
 
 
@@ -73,6 +74,11 @@ def start(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
         yield started
 
 
+def confirm(client: redis.Redis, position: str, life: str = "one@1") -> None:
+    """As a reader tells it."""
+    client.set(KEYS.reader_status, json.dumps({"confirmed": position, "confirmed_in": life}))
+
+
 def add(client: redis.Redis, *lsns: int, size: int = 10, age_seconds: float = 0.0, key: str = KEY) -> None:
     pipe = client.pipeline(transaction=False)
     for lsn in lsns:
@@ -101,7 +107,7 @@ def test_a_standby_trims_nothing(client: redis.Redis, start: Start) -> None:
     standby = start(retain=timedelta(0), is_ours=False)
     start(retain=timedelta(0), is_ours=True)
     wait_until("the reader to trim", lambda: length(client) == 1)
-    assert standby.trimmed == 0
+    assert not standby.trimmed
 
 
 def test_while_the_source_is_away_what_is_read_goes_all_the_same(client: redis.Redis, start: Start) -> None:
@@ -117,7 +123,7 @@ def test_while_the_source_is_away_what_is_read_goes_all_the_same(client: redis.R
 def test_streams_of_earlier_epochs_are_trimmed_whatever_the_slot_says(client: redis.Redis, start: Start) -> None:
     old = KEY
     client.hset(KEYS.meta, "epoch", "2")
-    client.set(KEYS.reader_status, json.dumps({"confirmed": "0/5"}))
+    confirm(client, "0/5", "one@2")
     add(client, *range(1, 101), key=old)
     add(client, *range(1, 101), key=KEYS.stream("customer", 2))
     start(retain=timedelta(0))
@@ -125,29 +131,54 @@ def test_streams_of_earlier_epochs_are_trimmed_whatever_the_slot_says(client: re
     wait_until("the new one to keep what may come again", lambda: length(client, KEYS.stream("customer", 2)) == 96)
 
 
+@pytest.mark.parametrize("change", [{"epoch": "2"}, {"incarnation": "two"}])
+def test_what_was_confirmed_for_other_streams_is_not_taken_for_these(
+    client: redis.Redis, start: Start, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    lengths: list[int] = []
+
+    def noting(stream: StreamSeen, *arguments: Any, **others: Any) -> Judgement:
+        lengths.append(stream.length)
+        return judge(stream, *arguments, **others)
+
+    monkeypatch.setattr(keeper, "judge", noting)
+    start(retain=timedelta(0))
+    add(client, 1, 2)
+    wait_until("what was confirmed to be known", lambda: length(client) == 1)
+    client.hset(KEYS.meta, mapping=cast(Any, change))  # the source was restored, and sends again from an earlier place
+    key = KEYS.stream("customer", int(change.get("epoch", "1")))
+    client.delete(key)
+    add(client, *range(1, 101), key=key)
+    life = f"{change.get('incarnation', 'one')}@{change.get('epoch', '1')}"
+    wait_until("it to be looked at twice", lambda: lengths.count(100) >= 2)
+    assert length(client, key) == 100
+    confirm(client, "0/32", life)
+    wait_until("what was confirmed of these to go", lambda: length(client, key) == 51)
+
+
 def test_who_is_far_behind_is_waited_for_until_he_has_read(client: redis.Redis, start: Start) -> None:
     retention = start(max_backlog_bytes=LIMIT)
     add(client, 1)
     client.xgroup_create(KEY, "audit", "$")
     add(client, *range(2, 7), size=MEGABYTE)
-    wait_until("it to be looked at", lambda: retention.snapshot_waits_for("customer") is None)
+    wait_until("it to be looked at", lambda: retention.blocking.snapshot_waits_for("customer") is None)
     add(client, *range(7, 12), size=MEGABYTE)
-    wait_until("a snapshot to wait", lambda: retention.snapshot_waits_for("customer"))
-    told = str(retention.snapshot_waits_for("customer"))
+    wait_until("a snapshot to wait", lambda: retention.blocking.snapshot_waits_for("customer"))
+    told = str(retention.blocking.snapshot_waits_for("customer"))
     assert re.search(r"stream customer \([\d.]+ MB unread, transport.max_backlog_bytes is 16 MB\)", told)
-    assert retention.snapshot_waits_for("order") is None
-    assert not retention.blocked
+    assert retention.blocking.snapshot_waits_for("order") is None
+    assert not retention.blocking.blocked
     add(client, *range(12, 20), size=MEGABYTE)
-    wait_until("publishing to wait", lambda: retention.blocked)
-    hindrance = str(retention.blocked)
+    wait_until("publishing to wait", lambda: retention.blocking.blocked)
+    hindrance = str(retention.blocking.blocked)
     assert "waits for external group audit in shop:customer (" in hindrance
     assert "`cdc forget audit`" in hindrance
     client.xgroup_setid(KEY, "audit", "19-1000000")
     began = time.monotonic()
-    retention.wait_while_blocked(30)
+    retention.blocking.wait(30)
     assert time.monotonic() - began < 20
-    assert not retention.blocked
-    wait_until("a snapshot to go on", lambda: retention.snapshot_waits_for("customer") is None)
+    assert not retention.blocking.blocked
+    wait_until("a snapshot to go on", lambda: retention.blocking.snapshot_waits_for("customer") is None)
 
 
 def test_a_snapshot_waits_for_what_was_sent_since_the_readers_were_looked_at(client: redis.Redis, start: Start) -> None:
@@ -155,12 +186,12 @@ def test_a_snapshot_waits_for_what_was_sent_since_the_readers_were_looked_at(cli
     retention = start(max_backlog_bytes=LIMIT, sent_bytes=lambda: sent)
     add(client, 1, 2)
     client.xgroup_create(KEY, "audit", "1-1000000")
-    wait_until("it to be looked at", lambda: retention._backlogs)
+    wait_until("it to be looked at", lambda: retention.blocking._backlogs)
     retention._stop.set()  # nobody looks any more
     retention._thread.join()
-    assert retention.snapshot_waits_for("customer") is None
+    assert retention.blocking.snapshot_waits_for("customer") is None
     sent = 9 * MEGABYTE
-    assert retention.snapshot_waits_for("customer")
+    assert retention.blocking.snapshot_waits_for("customer")
 
 
 def test_a_process_that_starts_knows_how_far_somebody_is_behind(client: redis.Redis, start: Start) -> None:
@@ -172,21 +203,21 @@ def test_a_process_that_starts_knows_how_far_somebody_is_behind(client: redis.Re
     first._thread.join()
     add(client, *range(11, 31), size=MEGABYTE)  # retained: the first entry tells nothing of who is where
     second = start(max_backlog_bytes=LIMIT)
-    wait_until("publishing to wait", lambda: second.blocked)
-    assert "external group audit" in str(second.blocked)
+    wait_until("publishing to wait", lambda: second.blocking.blocked)
+    assert "external group audit" in str(second.blocking.blocked)
 
 
 def test_when_memory_is_short_what_is_read_goes_though_it_is_young(client: redis.Redis, start: Start) -> None:
     add(client, *range(1, 21), size=MEGABYTE)
     client.xgroup_create(KEY, "audit", "15-1000000")
     retention = start()
-    wait_until("it to be looked at", lambda: retention._watched)
+    wait_until("it to be looked at", lambda: retention._watched._watched)
     assert length(client) == 20
     client.config_set("maxmemory", client.info("memory")["used_memory"] + MEGABYTE)
     wait_until("what is read to go", lambda: length(client) == 6)
     client.config_set("maxmemory", client.info("memory")["used_memory"] + MEGABYTE)
-    wait_until("a snapshot to wait", lambda: retention.snapshot_waits_for("customer"))
-    assert "Redis is short of memory" in str(retention.snapshot_waits_for("customer"))
+    wait_until("a snapshot to wait", lambda: retention.blocking.snapshot_waits_for("customer"))
+    assert "Redis is short of memory" in str(retention.blocking.snapshot_waits_for("customer"))
     client.config_set("maxmemory", 1)  # nothing can be stored any more
     client.xgroup_setid(KEY, "audit", "20-1000000")
     wait_until("all but the last to go", lambda: length(client) == 1)

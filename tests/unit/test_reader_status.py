@@ -9,7 +9,8 @@ import pytest
 
 from cdc import pipeline
 from cdc.errors import TransportFull
-from cdc.pipeline import Figures, Reader
+from cdc.figures import Figures
+from cdc.pipeline import Reader
 from cdc.progress import Progress
 from tests.monitored import reader_config
 from transforms.position import LSN
@@ -23,6 +24,7 @@ def test_streams_are_trimmed_up_to_the_same_position_while_a_full_redis_ends_eac
 
     class Full:
         progress = Progress(LSN(800), 2.0)
+        life = "one@1"
 
         def __init__(self, *_: object) -> None: ...
 
@@ -41,4 +43,5 @@ def test_streams_are_trimmed_up_to_the_same_position_while_a_full_redis_ends_eac
     monkeypatch.setattr(reader, "_pause", lambda _: None)
     reader.run()
     assert [figures.state for figures in stored] == ["streaming", "reconnecting", "streaming", "stopped"]
-    assert {figures.to_dict()["confirmed"] for figures in stored} == {str(LSN(800))}
+    told = {(figures.to_dict()["confirmed"], figures.to_dict()["confirmed_in"]) for figures in stored}
+    assert told == {(str(LSN(800)), "one@1")}

@@ -19,6 +19,7 @@ from cdc.snapshot.visibility import Snapshot
 from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
 from tests.unit.translation_harness import PREFIX, Log
+from transforms.position import LSN
 
 EVENT = "customer.v1"
 
@@ -55,7 +56,8 @@ def test_what_a_snapshot_sees_is_forgotten_while_a_run_waits_to_begin_behind_a_b
     log, posted, emitted = Log(), queue.Queue[Callable[[], None]](), threading.Event()
     monkeypatch.setattr(marks, "MEANWHILE_SECONDS", 0.01)
     monkeypatch.setattr(marks, "emit_message", lambda *_: emitted.set())
-    monkeypatch.setattr(worker, "SEEN_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "LOOK_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "flush_position", lambda _: LSN(1_000))
     monkeypatch.setattr(worker, "current_snapshot", lambda _: Snapshot(1_000, 1_000, frozenset()))
     keeper = SnapshotWorker(
         cast(Source, Silent()),

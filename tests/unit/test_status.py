@@ -135,6 +135,12 @@ def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -
     assert "event_8" not in text
 
 
+def test_why_the_reader_made_a_snapshot_by_itself_is_told() -> None:
+    runs = [RUN | {"reason": "its table was taken out of the publication and added again"}]
+    assert "made because its table was taken out of the publication" in told(status() | {"snapshots": runs})
+    assert "made because" not in told(status())
+
+
 def test_a_sink_that_is_not_there_yet_or_still_fills_its_replicas_is_told() -> None:
     assert "none has run yet" in told(status() | {"sinks": []})
     text = told(status(sink={"state": "snapshotting", "applied_lsn": None, "lag_bytes": None, "rows": 340_000}))
@@ -227,15 +233,19 @@ def test_the_time_left_is_what_may_still_be_written_at_the_present_rate(
 
 
 @pytest.mark.parametrize(
-    ("lag_bytes", "alive", "rate", "expected"),
+    ("lag_bytes", "behind_since", "expected"),
     [
-        (0, True, 100.0, 0.0),
-        (0, False, 100.0, 0.0),
-        (500, True, 100.0, 5.0),  # and not the age of the last change: mapped tables may be idle for hours
-        (500, True, 0.0, None),
-        (500, False, 100.0, 60.0),
+        (0, None, 0.0),
+        (0, NOW - 500, 0.0),  # since then it was published
+        (500, NOW - 3600, 3600.0),  # though the source has come to rest, and writes next to nothing
+        (500, None, 60.0),  # all was published when it fell silent
+        (500, NOW + 5, 0.0),  # by another clock
     ],
 )
-def test_a_lag_in_seconds_is_that_of_the_log(lag_bytes: int, alive: bool, rate: float, expected: float | None) -> None:
-    reader = READER | {"lag_bytes": lag_bytes, "alive": alive, "alive_at": NOW - 60}
-    assert lag_seconds(reader, rate, NOW) == expected
+def test_a_lag_in_seconds_is_that_of_the_log(lag_bytes: int, behind_since: float | None, expected: float) -> None:
+    reader = READER | {"lag_bytes": lag_bytes, "alive_at": NOW - 60, "behind_since": behind_since}
+    assert lag_seconds(reader, NOW) == expected
+
+
+def test_a_reader_of_an_earlier_version_has_no_absurd_lag() -> None:
+    assert lag_seconds(READER | {"lag_bytes": 500}, NOW) == 1.0

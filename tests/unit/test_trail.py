@@ -37,6 +37,14 @@ def test_a_backlog_from_before_the_first_sample_is_known_to_be_a_lower_bound() -
     assert not Trail().is_older_than_all(LSN(0))
 
 
+def test_of_such_a_backlog_the_age_of_what_was_delivered_last_tells_more() -> None:
+    found = trail((1.0, 100), (2.0, 200))
+    assert found.lag_seconds(LSN(99), now=10.0, newest_age=3600.0) == 3600.0
+    assert found.lag_seconds(LSN(99), now=10.0, newest_age=None) == 9.0
+    assert found.lag_seconds(LSN(100), now=10.0, newest_age=3600.0) == 8.0
+    assert found.lag_seconds(LSN(200), now=10.0, newest_age=3600.0) == 0.0
+
+
 def test_a_log_that_went_back_begins_a_new_trail() -> None:
     found = trail((1.0, 1000), (2.0, 50))
     assert found.latest == LSN(50)
