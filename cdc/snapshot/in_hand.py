@@ -14,6 +14,7 @@ from cdc.snapshot.visibility import Window
 from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkRows
 from cdc.translation import Translator
+from transforms.position import LSN
 
 
 class RunInHand:
@@ -42,6 +43,8 @@ class RunInHand:
         self._limit = sizing.FIRST_ROWS
         self._turn = threading.Lock()
         """Held while a chunk is read, for the next one begins behind its last key."""
+        self._published_to = LSN(0)
+        """What was delivered when the last chunk was published."""
         self._after = run.after
         self._exhausted = False
         self._read = 0
@@ -55,8 +58,13 @@ class RunInHand:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row is published."""
+        """Whether every chunk is published."""
         return self._exhausted and self._published == self._read
+
+    @property
+    def may_end(self) -> bool:
+        """Whether every row is published, those too that left a chunk and were to be read again."""
+        return self.is_complete and self._translator.rereads.are_behind(self.run.event, self._published_to)
 
     def work(self, chunks: Chunks) -> None:
         """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
@@ -107,6 +115,7 @@ class RunInHand:
         def finish(incomplete: frozenset[bytes]) -> None:
             """The stream's thread has published the rows."""
             event, done, scanned = self.subject.event, self.run.rows + len(rows.rows), self.run.scanned + rows.scanned
+            self._published_to = self._translator.latest_end
             share = min(1.0, scanned / max(self.subject.estimated_rows, scanned, 1))
             after = rows.last_key or self.run.after
             self.run = self.run.advanced(after=after, rows=done, scanned=scanned, share=share)

@@ -102,7 +102,7 @@ class Runs:
             self._judged(run)
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
-            if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
+            if in_hand.may_end:
                 self._end(in_hand)
         stored = self._stored()
         left = [run for run in stored if not run.is_over and run.id not in self._ended]
