@@ -41,6 +41,8 @@ class RunInHand:
         self._waiting = waiting
         self._chunk_bytes = chunk_bytes
         self._limit = sizing.FIRST_ROWS
+        self._publishable = sizing.MOST_ROWS
+        """How many rows of this table are published in time."""
         self._turn = threading.Lock()
         """Held while a chunk is read, for the next one begins behind its last key."""
         self._published_to = LSN(0)
@@ -87,9 +89,10 @@ class RunInHand:
             if self._exhausted:
                 return None
             number, after, began = self._read, self._after, time.monotonic()
-            rows = chunks.read(self.subject, self.subject.query(after=after, limit=self._limit), self._chunk_bytes)
+            limit = min(self._limit, self._publishable)
+            rows = chunks.read(self.subject, self.subject.query(after=after, limit=limit), self._chunk_bytes)
             seconds = time.monotonic() - began
-            self._limit = sizing.next_rows(self._limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
+            self._limit = sizing.next_rows(limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
             self._after = rows.last_key or after
             self._read += 1
             self._exhausted = rows.exhausted
@@ -102,6 +105,8 @@ class RunInHand:
         event, until = self.subject.event, rows.last_key
         while True:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
+            if rows.rows and not unseen:
+                self._publishable = sizing.publishable_rows(len(rows.rows), chunks.publishing_seconds)
             if unseen and rows.rows:
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:

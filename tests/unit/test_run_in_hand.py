@@ -53,6 +53,9 @@ class Table:
     """Whether a chunk with these keys misses a transaction that it should have seen."""
     event: str = EVENT
     estimated_rows: int = 100
+    seconds_a_row: float = 0.0
+    """How long publishing takes."""
+    publishing_seconds: float = 0.0
     open_windows: int = 0
     reads: list[Query] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
@@ -107,6 +110,7 @@ class Table:
             return (7,)
         with self.lock:
             self.published += keys
+            self.publishing_seconds = self.seconds_a_row * len(keys)
         finish(self.incomplete.intersection(map(str.encode, keys)))
         return ()
 
@@ -243,6 +247,15 @@ def test_threads_that_wait_for_their_turn_stop_with_the_session() -> None:
             with pytest.raises(Stopped):
                 thread.result(timeout=10)
     assert table.published == []
+
+
+def test_a_chunk_has_no_more_rows_than_are_published_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "LEAST_ROWS", 2)
+    table = Table(keys(100), seconds_a_row=sizing.PUBLISHING_SECONDS / 3)
+    run = in_hand(table)
+    while not run.is_complete:
+        run.work(cast(Chunks, table))
+    assert [query.limit for query in table.reads[:4]] == [5, 3, 3, 3]
 
 
 def test_a_small_table_is_left_to_one_thread() -> None:
