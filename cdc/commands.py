@@ -35,6 +35,12 @@ class SnapshotRefused(StatecastError):
     remedy = "Ask again: the event's columns were others when the reader looked at the condition."
 
 
+class EventNotPublished(StatecastError):
+    """A snapshot was asked for of an event that the running reader does not know."""
+
+    remedy = "Start the reader again with this configuration: it takes a snapshot of an event that is new by itself."
+
+
 def request_snapshot(
     config: ReaderConfig,
     names: Sequence[str],
@@ -54,27 +60,42 @@ def request_snapshot(
         control = Control(client, Keys(config.pipeline.name))
         if where is not None:
             _check_condition(config, control, labels, where)
-        ids = control.request_snapshot(labels, sink, where)
+        asked = control.request_snapshot(labels, sink, where)
         rows = "" if where is None else f" where {excerpt(where)}"
         say(f"asked for {', '.join(labels)}{rows}" + (f" for sink {sink}" if sink else ""))
-        waiting = dict(zip(ids, labels, strict=True)) if wait else {}
-        seen: dict[str, Run] = {}
+        if not wait:
+            return EXIT_DONE
+        request, serving = asked[0].request, dict[Run, Run]()
+        waiting = list(asked)
         while waiting:
             if stop.wait(POLL_SECONDS):
                 say("not waiting any longer; the snapshot goes on")
                 return EXIT_INTERRUPTED
-            there = {run.id: run for run in control.runs()}
-            for run_id, label in list(waiting.items()):
-                run = there.get(run_id)
-                if run is not None:
-                    seen[run_id] = run
-                if run_id in seen and (run is None or run.is_over):  # a later run removes one that is over
-                    if seen[run_id].state != "refused":
-                        say(f"published {label}: {seen[run_id].rows} rows")
-                    del waiting[run_id]
-        if refused := [f"{run.event}: {run.reason}" for run in seen.values() if run.state == "refused"]:
+            taken, there = control.is_taken(request), control.runs()
+            over = [run for run in waiting if taken and _is_over(run, there, serving)]
+            waiting = [run for run in waiting if run not in over]
+            for run in over:
+                if run not in serving:
+                    say(f"published {run.event}")
+                elif serving[run].state != "refused":
+                    say(f"published {run.event}: {serving[run].rows} rows")
+        if refused := [f"{run.event}: {run.reason}" for run in serving.values() if run.state == "refused"]:
             raise SnapshotRefused("the reader refuses a snapshot of " + "\n".join(refused))
     return EXIT_DONE
+
+
+def _is_over(asked: Run, there: Sequence[Run], serving: dict[Run, Run]) -> bool:
+    """Whether a run that was asked for and taken is over: one that serves it is.
+
+    `serving` keeps which run served it last, for a later run of the event removes one that is over.
+    """
+    there = [run for run in there if run.event == asked.event]
+    if not there:
+        raise EventNotPublished(f"the reader that took the request does not publish {asked.event}")
+    if found := [run for run in there if run.serves(asked)]:
+        serving[asked] = min(found, key=lambda run: run.request)
+        return serving[asked].is_over
+    return True
 
 
 def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[str], where: str) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -16,7 +15,7 @@ from cdc.errors import TransportError
 from cdc.snapshot.run import Run
 from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
-from transforms.position import LSN
+from transforms.position import LSN, Position
 from transforms.schema import SchemaDocument
 
 log = logging.getLogger(__name__)
@@ -159,19 +158,33 @@ class Control:
             stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.runs))
         return sorted((Run.parse(text) for text in stored.values()), key=lambda run: (run.created_at, run.id))
 
+    def replace_runs(self, *, old: Collection[Run], new: Collection[Run]) -> None:
+        """Have runs in other runs' place."""
+        with translated_errors():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hdel(self._keys.runs, *(run.id for run in old))
+            if new:
+                pipe.hset(self._keys.runs, mapping=cast(Any, {run.id: run.to_json() for run in new}))
+            pipe.execute()
+
     def forget_runs(self, ids: Sequence[str]) -> None:
         """Drop runs."""
         with translated_errors():
             if ids:
                 self._client.hdel(self._keys.runs, *ids)
 
-    def request_snapshot(self, events: Sequence[str], sink: str | None, where: str | None = None) -> list[str]:
-        """Ask the reader for snapshots; returns the ids that their runs will have."""
+    def request_snapshot(self, events: Sequence[str], sink: str | None, where: str | None = None) -> list[Run]:
+        """Ask the reader for snapshots; returns what was asked for: the reader makes runs that serve it."""
         fields = {"events": json.dumps(list(events))}
         fields |= {name: text for name, text in (("sink", sink), ("where", where)) if text}
         with translated_errors():
             entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
-        return [f"{entry_id}:{event}" for event in events]
+        return [Run.requested(entry_id, event, sink, where or None) for event in events]
+
+    def is_taken(self, request: Position) -> bool:
+        """Whether a reader has made runs of a request."""
+        with translated_errors():
+            return not self._client.xrange(self._keys.requests, str(request), str(request))
 
     def is_asked_for(self, events: Sequence[str]) -> bool:
         """Whether a snapshot of all these events, of all their rows and for all sinks, waits to be made."""
@@ -193,7 +206,7 @@ class Control:
             for raw_id, fields in entries:
                 request, entry_id = _Request.read(fields), raw_id.decode()
                 taken += [
-                    Run(f"{entry_id}:{event}", event, to=request.sink, where=request.where, created_at=time.time())
+                    Run.requested(entry_id, event, request.sink, request.where)
                     for event in request.events
                     if event in known
                 ]

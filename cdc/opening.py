@@ -249,6 +249,7 @@ class Opened:
             follower.routes,
             self.session.submit_full,
             stream_key,
+            stored.stream_ends,
         )
         self.worker = SnapshotWorker(
             self._source(),

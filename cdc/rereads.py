@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from transforms.position import LSN
@@ -24,12 +25,21 @@ class RereadQueue:
     """What waits to be read again. Only the stream's thread changes it."""
 
     def __init__(self) -> None:
-        self.events: tuple[str, ...] = ()
-        """Events with rows that wait, the longest waiting first; other threads may look at it."""
         self.held: deque[Rereads] = deque()
         """What waits, the oldest first: nothing behind the first one's position counts as published."""
         self._waiting: dict[str, Counter[bytes]] = {}
         """By event: in how many of `held` each key is."""
+        self._oldest: Mapping[str, LSN] = {}
+        """Event -> the oldest position that its rows hold; another mapping each time, for other threads look at it."""
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """Events with rows that wait, the longest waiting first. Any thread may ask."""
+        return tuple(self._oldest)
+
+    def are_behind(self, event: str, end: LSN) -> bool:
+        """Whether all rows of an event that were to be read again up to `end` are published. Any thread may ask."""
+        return end < self._oldest.get(event, math.inf)
 
     def add(self, event: str, keys: set[bytes], held_end: LSN) -> None:
         """Have rows read by their key; until they are published, `held_end` is not passed."""
@@ -37,8 +47,8 @@ class RereadQueue:
             self.held.append(Rereads(held_end))
         self.held[-1].keys.setdefault(event, set()).update(keys)
         self._waiting.setdefault(event, Counter()).update(keys)
-        if event not in self.events:
-            self.events = (*self.events, event)
+        if event not in self._oldest:
+            self._oldest = {**self._oldest, event: held_end}
 
     def hold_note(self, event: str, run_id: str, state: str) -> bool:
         """Keep a run's state until the event's rows that wait now are published; False: none waits."""
@@ -81,5 +91,9 @@ class RereadQueue:
         self._waiting[event] = +self._waiting[event]
         while self.held and not self.held[0].keys:
             self.held.popleft()
-        self.events = tuple(dict.fromkeys(waiting for reread in self.held for waiting in reread.keys))
+        oldest: dict[str, LSN] = {}
+        for reread in self.held:
+            for waiting in reread.keys:
+                oldest.setdefault(waiting, reread.held_end)
+        self._oldest = oldest
         return list(notes.items())

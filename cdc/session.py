@@ -127,7 +127,7 @@ class Session:
             finally:
                 self._stop_publisher()
                 for thread in threads:
-                    thread.join()
+                    worker.stop_until_ended(thread)
                 self._pulse.end("publisher")
                 self._pulse.end("stream")
                 self._wake_receiver.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from cdc import append, pgoutput
 from cdc.batch import BatchBuilder
@@ -21,7 +21,7 @@ from cdc.snapshot.visibility import Deliveries
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
 from transforms.encoder import FOUND_ITEMS, Row, UnchangedValues
-from transforms.position import LSN, SLOTS_PER_MESSAGE
+from transforms.position import LSN, SLOTS_PER_MESSAGE, Position
 from transforms.tuple_data import MalformedMessage
 
 # Offsets in a frame with a row: the message's kind, its relation, the kind of its first tuple, that tuple.
@@ -42,7 +42,7 @@ class Translator:
     `resolve` gives the routes of a relation when the log announces it; `on_full` takes a batch out of `builder` when
     that is full; `deliveries` learns of every delivered transaction. `marks` holds what to do when one of our own
     logical messages (`prefix`) comes back, by its token: such a message without an entry here was emitted by an earlier
-    connection, which has lost the rows for it, so it is ignored.
+    connection, which has lost the rows for it, so it is ignored. `ends`: where each stream ended at connect.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Translator:
         resolve: Callable[[RelationMessage], Sequence[Route]],
         on_full: Callable[[], None],
         stream_key: Callable[[str], bytes],
+        ends: Mapping[str, Position],
     ) -> None:
         self.builder = builder
         self.deliveries = deliveries
@@ -66,6 +67,7 @@ class Translator:
         self._resolve = resolve
         self._on_full = on_full
         self._stream_key = stream_key
+        self._ends = ends
         self._routes: dict[bytes, Sequence[Route]] = {}
         self._sole_routes: dict[bytes, Route] = {}
         """Of relations whose plain rows make one plain entry each, which compiled code can write."""
@@ -276,16 +278,27 @@ class Translator:
             if encoded.partial:
                 if route.unchanged_toast == "halt":
                     raise UnchangedValues(encoded.partial)
-                self.deliveries.touched(route.event, key, whole=False)
-                if (old_key is not None and old_key != key) or self.rereads.holds(route.event, key):
+                resent = self._is_resent(route.stream)
+                if resent or (old_key is not None and old_key != key) or self.rereads.holds(route.event, key):
+                    if resent:  # there may be an event of it
+                        self.deliveries.touched(route.event, key, whole=False)
                     self.read_again(route.event, {key})
                     return
                 words += (b"partial", wire.compact_json(encoded.partial))
             if encoded.quoted:
                 words += (b"quoted", wire.compact_json(encoded.quoted))
         words += route.suffix
-        self.deliveries.touched(route.event, key)
+        self.deliveries.touched(route.event, key, whole=len(encoded) == 2 or not encoded.partial)
         self._add(route.stream, words)
+
+    def _is_resent(self, stream: str) -> bool:
+        """Whether the stream was as far as the message in hand when this connection was made.
+
+        Then an earlier one has published a change that leaves something out, or had the row read again and perhaps did
+        not live to publish it.
+        """
+        end = self._ends.get(stream)
+        return end is not None and (self.commit_lsn, self._n * SLOTS_PER_MESSAGE) <= end
 
     def _publish_delete(self, route: Route, key: bytes) -> None:
         self.deliveries.touched(route.event, key)

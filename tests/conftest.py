@@ -9,8 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
+
+settings.register_profile("tests", deadline=None)  # of a busy machine, slowness tells nothing
+settings.load_profile("tests")
 
 _HERE = Path(__file__).parent
 _INTEGRATION_FOLDERS = (_HERE / "integration", _HERE / "end_to_end", _HERE / "faults", _HERE / "types")

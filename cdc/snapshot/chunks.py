@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -37,6 +38,8 @@ class Chunks:
         self._marks = marks
         self._translator = translator
         self._meanwhile = meanwhile
+        self.publishing_seconds = 0.0
+        """How long the stream's thread was busy with the chunk that was published last."""
 
     def open(self, event: str, at_low_mark: Callable[[], None] = lambda: None) -> Window:
         """Set the low mark of a chunk; `at_low_mark` is called there by the stream's thread."""
@@ -81,10 +84,12 @@ class Chunks:
         translator = self._translator
 
         def act() -> tuple[int, ...]:
+            began = time.monotonic()
             verdict = translator.deliveries.close(subject.event, window, rows.snapshot)
             if not verdict.unseen:
                 translator.publish_rows(subject.route, [row for row in rows.rows if verdict.keeps(row[0])], origin, to)
                 finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
+            self.publishing_seconds = time.monotonic() - began
             return verdict.unseen
 
         return self._marks.emit(self.source, act, meanwhile=self._meanwhile)

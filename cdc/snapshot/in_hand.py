@@ -14,6 +14,7 @@ from cdc.snapshot.visibility import Window
 from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkRows
 from cdc.translation import Translator
+from transforms.position import LSN
 
 
 class RunInHand:
@@ -40,8 +41,12 @@ class RunInHand:
         self._waiting = waiting
         self._chunk_bytes = chunk_bytes
         self._limit = sizing.FIRST_ROWS
+        self._publishable = sizing.MOST_ROWS
+        """How many rows of this table are published in time."""
         self._turn = threading.Lock()
         """Held while a chunk is read, for the next one begins behind its last key."""
+        self._published_to = LSN(0)
+        """What was delivered when the last chunk was published."""
         self._after = run.after
         self._exhausted = False
         self._read = 0
@@ -55,8 +60,13 @@ class RunInHand:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row is published."""
+        """Whether every chunk is published."""
         return self._exhausted and self._published == self._read
+
+    @property
+    def may_end(self) -> bool:
+        """Whether every row is published, those too that left a chunk and were to be read again."""
+        return self.is_complete and self._translator.rereads.are_behind(self.run.event, self._published_to)
 
     def work(self, chunks: Chunks) -> None:
         """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
@@ -79,9 +89,10 @@ class RunInHand:
             if self._exhausted:
                 return None
             number, after, began = self._read, self._after, time.monotonic()
-            rows = chunks.read(self.subject, self.subject.query(after=after, limit=self._limit), self._chunk_bytes)
+            limit = min(self._limit, self._publishable)
+            rows = chunks.read(self.subject, self.subject.query(after=after, limit=limit), self._chunk_bytes)
             seconds = time.monotonic() - began
-            self._limit = sizing.next_rows(self._limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
+            self._limit = sizing.next_rows(limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
             self._after = rows.last_key or after
             self._read += 1
             self._exhausted = rows.exhausted
@@ -94,6 +105,8 @@ class RunInHand:
         event, until = self.subject.event, rows.last_key
         while True:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
+            if rows.rows and not unseen:
+                self._publishable = sizing.publishable_rows(len(rows.rows), chunks.publishing_seconds)
             if unseen and rows.rows:
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:
@@ -107,6 +120,7 @@ class RunInHand:
         def finish(incomplete: frozenset[bytes]) -> None:
             """The stream's thread has published the rows."""
             event, done, scanned = self.subject.event, self.run.rows + len(rows.rows), self.run.scanned + rows.scanned
+            self._published_to = self._translator.latest_end
             share = min(1.0, scanned / max(self.subject.estimated_rows, scanned, 1))
             after = rows.last_key or self.run.after
             self.run = self.run.advanced(after=after, rows=done, scanned=scanned, share=share)

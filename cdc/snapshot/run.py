@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transforms.condition.refusal import excerpt
+from transforms.position import START, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class Run:
     """One snapshot of one event."""
 
     id: str
+    """Of a run that was asked for: the newest request that it serves and the event, `1718000000000-0:customer.v1`."""
     event: str
     """Its label, `customer.v1`."""
     state: str = "pending"
@@ -42,6 +45,23 @@ class Run:
     def new(cls, event: str, *, first: bool = False, reason: str | None = None) -> Run:
         """A run that the reader starts by itself."""
         return cls(secrets.token_hex(6), event, first=first, reason=reason, created_at=time.time())
+
+    @classmethod
+    def requested(cls, request: str, event: str, to: str | None, where: str | None = None) -> Run:
+        """A run that was asked for by the entry `request` of the stream of requests."""
+        return cls(f"{request}:{event}", event, to=to, where=where, created_at=time.time())
+
+    @property
+    def request(self) -> Position:
+        """The newest request that it serves; START: the reader made it by itself."""
+        request, asked_for, _ = self.id.partition(":")
+        return Position.parse(request) if asked_for else START
+
+    def serves(self, asked: Run) -> bool:
+        """Whether what it publishes was read after somebody asked for the run `asked`, and is for the same."""
+        where = excerpt(asked.where) if self.state == "refused" and asked.where is not None else asked.where
+        same = (self.event, self.to, self.where) == (asked.event, asked.to, where)
+        return same and self.request >= asked.request
 
     @property
     def title(self) -> str:
@@ -77,3 +97,27 @@ class Run:
     def advanced(self, **changes: Any) -> Run:
         """The run with some fields changed."""
         return replace(self, **changes)
+
+
+def coalesced(runs: Iterable[Run], begun: Set[str]) -> list[Run]:
+    """The runs, but one for all that nobody has begun and that differ in nothing but who asked and when.
+
+    It is the newest by its id, in the oldest one's place. Those in `begun` have begun, though it may not be stored yet:
+    what they read may be older than a request that came since.
+    """
+    kept: list[Run] = []
+    waiting: dict[tuple[str, str | None, str | None], int] = {}
+    for run in runs:
+        same = run.event, run.to, run.where
+        may_stand = run.state == "pending" and run.id not in begun
+        if may_stand and same in waiting:
+            older = kept[waiting[same]]
+            newest = max(older, run, key=lambda one: one.request)
+            kept[waiting[same]] = older.advanced(
+                id=newest.id, first=older.first or run.first, reason=older.reason or run.reason
+            )
+            continue
+        if may_stand:
+            waiting[same] = len(kept)
+        kept.append(run)
+    return kept

@@ -14,7 +14,7 @@ from cdc.snapshot.choosing import only_where
 from cdc.snapshot.chunk_threads import ChunkThreads
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Marks
-from cdc.snapshot.run import Run
+from cdc.snapshot.run import Run, coalesced
 from cdc.snapshot.sizing import ALL_CHUNKS_BYTES
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import PATIENCE_SECONDS, Waiting
@@ -84,7 +84,7 @@ class Runs:
         self._stream_waits_for = stream_waits_for
         self._meanwhile = meanwhile
         self._writers: dict[str, _Writers] = {}
-        """By run."""
+        """By event: of its runs that have not begun, one is for an event that was not published before."""
         self.paused_since: float | None = None
         """Since when runs that are left are paused, in seconds since 1970."""
         self._ended: set[str] = set()
@@ -105,12 +105,10 @@ class Runs:
             self._judged(run)
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
-            if in_hand.is_complete and in_hand.run.event not in self._translator.rereads.events:
+            if in_hand.may_end:
                 self._end(in_hand)
-        stored = self._control.runs()
-        unmapped = [run for run in stored if run.event not in self._subjects]
-        self._control.forget_runs([run.id for run in (*unmapped, *_old_refusals(stored))])
-        left = [run for run in stored if not run.is_over and run.id not in self._ended and run.event in self._subjects]
+        stored = self._stored()
+        left = [run for run in stored if not run.is_over and run.id not in self._ended]
         if self._untold and not left:
             rows = sum(run.rows for run in self._untold)
             log.info("the last snapshot is done: %s, %d rows in all", counted(len(self._untold), "event"), rows)
@@ -126,16 +124,29 @@ class Runs:
                 self._begin(run, stored)
         return bool(left)
 
+    def _stored(self) -> list[Run]:
+        """The runs that are stored, without those that nobody can make and those that another one stands for."""
+        stored = self._control.runs()
+        unmapped = [run for run in stored if run.event not in self._subjects]
+        gone = {run.id for run in (*unmapped, *_old_refusals(stored))}
+        self._control.forget_runs(list(gone))
+        stored = [run for run in stored if run.id not in gone]
+        begun = self._ended.union(in_hand.run.id for in_hand in self._threads.runs)
+        kept = coalesced(stored, begun)
+        if len(kept) < len(stored):
+            self._control.replace_runs(old=set(stored) - set(kept), new=set(kept) - set(stored))
+        return kept
+
     def _may_begin(self, run: Run) -> bool:
         """Whether nobody is left who may have written to the table before it was published."""
         if run.state != "pending" or not run.first:
             return True
         table = self._subjects[run.event].mapping.table
         now = writers(self._source, [table.oid])
-        waited = self._writers.setdefault(run.id, _Writers(now, table.name))
+        waited = self._writers.setdefault(run.event, _Writers(now, table.name))
         waited.open &= now
         if not waited.open:
-            del self._writers[run.id]
+            del self._writers[run.event]
             return True
         if not waited.told and time.monotonic() - waited.since > PATIENCE_SECONDS:
             waited.told = True

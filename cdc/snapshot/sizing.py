@@ -1,4 +1,4 @@
-"""How many rows a chunk has: as many as are read in half a second, within its bytes."""
+"""How many rows a chunk has: as many as are read in half a second and published in a quarter, within its bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ LEAST_ROWS: Final = 100
 MOST_ROWS: Final = 100_000
 CHUNK_SECONDS: Final = 0.5
 """So long a chunk holds a transaction open and its share of the memory."""
+PUBLISHING_SECONDS: Final = 0.25
+"""So long the stream's thread publishes a chunk: changes wait meanwhile, perhaps for another thread's chunk too."""
 ALL_CHUNKS_BYTES: Final = 16 << 20
 """Of all chunks in hand together, as the source sends them."""
 _ROOM: Final = 0.9
@@ -22,3 +24,8 @@ def next_rows(limit: int, rows: int, size_bytes: int, seconds: float, budget_byt
     grown = min(limit * 2, int(rows * CHUNK_SECONDS / max(seconds, 0.001)))
     fitting = int(_ROOM * budget_bytes * rows / max(size_bytes, 1))
     return max(LEAST_ROWS, min(grown, fitting, MOST_ROWS))
+
+
+def publishable_rows(rows: int, seconds: float) -> int:
+    """How many rows are published in time, after so many took so many seconds."""
+    return max(LEAST_ROWS, min(int(rows * PUBLISHING_SECONDS / max(seconds, 0.001)), MOST_ROWS))

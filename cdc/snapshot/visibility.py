@@ -6,7 +6,10 @@ chunk is judged by the snapshot it was read with, not by the marks alone:
 
 - a transaction that was delivered before the low mark and that the chunk's snapshot does not see: the chunk is
   discarded and read again, for the keys of that transaction are not known;
-- one delivered between the marks and not seen: its keys leave the chunk, for its own events carry those rows;
+- one delivered between the marks and not seen: its keys leave the chunk, for its own events carry those rows. Where
+  none of them is a whole row, as an update leaves an unchanged large value out, the row must be read again. A change
+  without an event, since its row waits to be read again already, takes nothing out: all that was published is older
+  than the chunk's row;
 - one that is seen: the chunk's rows already hold it.
 
 The weaker rule, "drop what changed between the marks", lost rows when tried against a stalled synchronous standby.
@@ -52,7 +55,7 @@ class Verdict(NamedTuple):
     dropped: frozenset[bytes]
     dropped_all: bool
     incomplete: frozenset[bytes]
-    """Those of `dropped` whose own events were not whole rows: they must be read again by their key."""
+    """Those of `dropped` whose own events are no whole row together: they must be read again by their key."""
 
     def keeps(self, key: bytes) -> bool:
         """Whether the row with this key is published."""
@@ -63,8 +66,9 @@ class Verdict(NamedTuple):
 class _Touched:
     """What a transaction that was delivered between the marks did to the rows of the chunk's event."""
 
-    keys: set[bytes] = field(default_factory=set)
-    incomplete: set[bytes] = field(default_factory=set)
+    whole: set[bytes] = field(default_factory=set)
+    """Keys of rows whose events tell all of the row, or that it is gone."""
+    partial: set[bytes] = field(default_factory=set)
     all_keys: bool = False
 
 
@@ -91,9 +95,7 @@ class Window:
     def touched(self, key: bytes, *, whole: bool) -> None:
         """The transaction delivered last changed this row of the chunk's event."""
         touched = self._touched()
-        touched.keys.add(key)
-        if not whole:
-            touched.incomplete.add(key)
+        (touched.whole if whole else touched.partial).add(key)
 
     def touched_all(self) -> None:
         """The transaction delivered last truncated the table of the chunk's event."""
@@ -109,16 +111,16 @@ class Window:
         """What may be published of the chunk that was read with `snapshot`."""
         unseen = {xid for xid in self._possibly_before if not snapshot.sees(xid)}
         unseen |= {wide for wide in map(snapshot.widen, self._before) if not snapshot.sees(wide)}
-        dropped: set[bytes] = set()
-        incomplete: set[bytes] = set()
+        whole: set[bytes] = set()
+        partial: set[bytes] = set()
         dropped_all = False
         for xid, touched in self._during.items():
             if touched is None or snapshot.sees(snapshot.widen(xid)):
                 continue
-            dropped |= touched.keys
-            incomplete |= touched.incomplete
+            whole |= touched.whole
+            partial |= touched.partial
             dropped_all |= touched.all_keys
-        return Verdict(tuple(sorted(unseen)), frozenset(dropped), dropped_all, frozenset(incomplete))
+        return Verdict(tuple(sorted(unseen)), frozenset(whole | partial), dropped_all, frozenset(partial - whole))
 
 
 class Deliveries:
@@ -160,9 +162,9 @@ class Deliveries:
             self._unseen.update(xids)
 
     def touched(self, event: str, key: bytes, *, whole: bool = True) -> None:
-        """The transaction delivered last changed this row.
+        """The transaction delivered last changed this row, and its event was published or may have been.
 
-        A change that was not published as a whole row does not stand in for a chunk's row.
+        One that is not `whole` does not stand in for a chunk's row.
         """
         for window in self.watched.get(event, ()):
             window.touched(key, whole=whole)

@@ -32,6 +32,7 @@ POLL_SECONDS = 0.2
 """How often requests are looked for."""
 LOOK_INTERVAL_SECONDS = 1.0
 """How often it is looked where the log ends, and which transactions a snapshot sees."""
+STOP_INTERVAL_SECONDS = 0.3
 VERIFY_INTERVAL_SECONDS = 5.0
 """How often it is looked whether tables and publication are still those that are mapped."""
 
@@ -116,6 +117,13 @@ class SnapshotWorker:
         self._marks.stop()
         self._wake.set()
         self._threads.stop(also=self._source)
+
+    def stop_until_ended(self, thread: threading.Thread) -> None:
+        """Wait for a thread to end, stopping it again: a cancel that came between two statements has ended neither."""
+        thread.join(STOP_INTERVAL_SECONDS)
+        while thread.is_alive():
+            self.stop()
+            thread.join(STOP_INTERVAL_SECONDS)
 
     def wake(self) -> None:
         """There is something to do."""

@@ -113,3 +113,34 @@ def test_a_reader_that_is_told_to_end_under_load_ends_soon_and_goes_on_where_it_
     info = shop.redis.xinfo_stream(shop.keys.stream("customer", 1))
     marks = 2  # of the empty table's snapshot
     assert info["entries-added"] == info["length"] == number(shop, "SELECT count(*) FROM customers") + marks
+
+
+@contextmanager
+def locked(dsn: str) -> Iterator[None]:
+    """Hold the lock that a DROP or an ALTER TABLE would take."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--once"], 130)])
+def test_a_reader_whose_chunk_waits_for_a_lock_ends_soon_and_leaves_nothing_behind(
+    shop: Pipeline, options: list[str], code: int
+) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (%' AND wait_event_type = 'Lock'"
+    assert shop.commands[0].terminate() == 0
+    with psycopg.connect(shop.source_dsn) as connection:
+        connection.execute("ANALYZE customers")  # else a start looks at its size, and waits too
+    shop.run("cdc.cli", "snapshot", "--all")
+    reader = shop.command("cdc.cli", "run", *options, log="locked-out")
+    with locked(shop.source_dsn):
+        for _ in range(3):
+            reader.start()
+            wait_until("the chunk to wait", lambda: number(shop, waiting) == 1)
+            told = time.monotonic()
+            assert reader.terminate() == code
+            assert time.monotonic() - told < 5
+            assert number(shop, waiting) == 0
+        assert "ending without" not in reader.output
+    shop.run("cdc.cli", "run", "--once")
+    assert shop.snapshots_done()

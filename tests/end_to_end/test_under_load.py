@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -77,9 +77,10 @@ def slow_chunk_reads(shop: Pipeline, seed: int) -> Iterator[None]:
                     " AND datname = current_database() AND pid <> pg_backend_pid()"
                 ).fetchall()
                 for (pid,) in rows:
-                    os.kill(pid, signal.SIGSTOP)
-                    stop.wait(chance.uniform(0.05, 0.4))
-                    os.kill(pid, signal.SIGCONT)
+                    with suppress(ProcessLookupError):  # its reader was killed, and so it has ended
+                        os.kill(pid, signal.SIGSTOP)
+                        stop.wait(chance.uniform(0.05, 0.4))
+                        os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=hold)
     thread.start()

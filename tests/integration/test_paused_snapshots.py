@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
@@ -32,6 +33,17 @@ def shop(source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path) ->
 def runs(shop: Pipeline) -> list[Run]:
     stored = shop.redis.hgetall(shop.keys.runs)
     return [Run.parse(text) for text in stored.values()]
+
+
+def left(shop: Pipeline) -> list[Run]:
+    return [run for run in runs(shop) if run.state != "done"]
+
+
+def runs_begun(shop: Pipeline) -> list[str | None]:
+    """For whom each run was that has begun, in the order of the stream."""
+    entries = cast(list[tuple[bytes, dict[bytes, bytes]]], shop.redis.xrange(shop.keys.stream("customer", 1)))
+    marks = [fields for _, fields in entries if fields.get(b"mark") == b"run-begin"]
+    return [fields[b"to"].decode() if b"to" in fields else None for fields in marks]
 
 
 def status(shop: Pipeline) -> dict[str, object]:
@@ -82,6 +94,36 @@ def test_a_pause_outlasts_the_reader_and_a_run_goes_on_where_it_was(shop: Pipeli
     wait_until("the snapshots", shop.snapshots_done)
     assert all(run.rows >= before.get(run.id, 0) for run in runs(shop))
     assert {run.rows for run in runs(shop)} == {ROWS}
+
+
+def test_whoever_asks_before_a_run_begins_is_served_by_it_and_who_asks_later_by_another(shop: Pipeline) -> None:
+    shop.reader()
+    wait_until("the first snapshot", shop.snapshots_done)
+    shop.run("cdc.cli", "snapshot", "--pause")
+    waiters = [shop.command("cdc.cli", "snapshot", "customer", "--wait", log=f"waiter-{n}") for n in range(3)]
+    for waiter in waiters:
+        waiter.start()
+    wait_until("the requests", lambda: all("asked for" in waiter.output for waiter in waiters))
+    for _ in range(20):
+        shop.run("cdc.cli", "snapshot", "customer", "--sink", "billing")
+    wait_until("the requests to be taken", lambda: not shop.redis.xlen(shop.keys.requests))
+    wait_until("one run each", lambda: sorted(str(run.to) for run in left(shop)) == ["None", "billing"])
+    shop.run("cdc.cli", "snapshot", "--resume")
+    wait_until("a run to have begun", lambda: any(run.state == "running" for run in runs(shop)))
+    late = shop.run("cdc.cli", "snapshot", "customer", "--wait")
+    assert [waiter.wait() for waiter in waiters] == [0, 0, 0]
+    assert {waiter.output.splitlines()[-1] for waiter in waiters} == {f"published customer.v1: {ROWS} rows"}
+    assert f"published customer.v1: {ROWS} rows" in late
+    assert runs_begun(shop) == [None, None, "billing", None]
+
+
+def test_who_waits_for_an_event_that_the_reader_does_not_know_is_told(shop: Pipeline) -> None:
+    shop.reader()
+    wait_until("the first snapshot", shop.snapshots_done)
+    shop.path.write_text(shop.path.read_text() + '[events.client]\ntable = "customers"\ncolumns = ["id"]\n')
+    told = shop.run("cdc.cli", "snapshot", "client", "--wait", expect=3)
+    assert "the reader that took the request does not publish client.v1" in told
+    assert "Start the reader again" in told
 
 
 def test_a_reader_that_ends_after_the_snapshots_refuses_to_wait_for_ever(shop: Pipeline) -> None:

@@ -177,10 +177,11 @@ class Mirror:
 
     def snapshot(self, *events: str) -> None:
         """Have events published again, and wait until the replica has them."""
-        ids = set(self.control.request_snapshot([f"{event}.v1" for event in events], None))
+        asked = self.control.request_snapshot([f"{event}.v1" for event in events], None)
 
         def done() -> bool:
-            return ids <= {run.id for run in self.control.runs() if run.state == "done"}
+            done = [run for run in self.control.runs() if run.state == "done"]
+            return all(any(run.serves(each) for run in done) for each in asked)
 
         self._wait(f"the snapshot of {', '.join(events)}", done)
         self.settle()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.snapshot import sizing
-from cdc.snapshot.sizing import LEAST_ROWS, MOST_ROWS, next_rows
+from cdc.snapshot.sizing import LEAST_ROWS, MOST_ROWS, next_rows, publishable_rows
 
 BUDGET = 8 << 20
 
@@ -41,3 +41,11 @@ def test_rows_of_one_kind_soon_come_in_chunks_of_one_size(limit: int, seconds_a_
     assert abs(settled - limit) <= 1
     assert limit == LEAST_ROWS or limit * seconds_a_row <= sizing.CHUNK_SECONDS * 1.01
     assert limit == LEAST_ROWS or limit * row_bytes <= BUDGET
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "most"),
+    [(10_000, 0.5, 5_000), (1_000, 30.0, LEAST_ROWS), (100, 0.0, 25_000), (50_000, 0.01, MOST_ROWS)],
+)
+def test_a_chunk_keeps_changes_waiting_for_a_quarter_of_a_second(rows: int, seconds: float, most: int) -> None:
+    assert publishable_rows(rows, seconds) == most

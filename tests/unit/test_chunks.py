@@ -19,6 +19,7 @@ from cdc.source.chunk import ChunkQuery, ChunkRows
 from cdc.source.connection import Source
 from tests.builders import message, transaction, update
 from tests.unit.translation_harness import CUSTOMERS, PREFIX, Log
+from transforms.position import LSN, Position
 from transforms.tuple_data import UNCHANGED
 
 EVENT = "customer.v1"
@@ -63,6 +64,10 @@ def log() -> Log:
 
 @pytest.fixture
 def chunks(log: Log, monkeypatch: pytest.MonkeyPatch) -> Beside:
+    return beside(log, monkeypatch)
+
+
+def beside(log: Log, monkeypatch: pytest.MonkeyPatch) -> Beside:
     made = Beside(log)
     monkeypatch.setattr(marks, "emit_message", lambda _, prefix, content: made.feed(message(prefix, content)))
     return made
@@ -75,14 +80,31 @@ def read_again(log: Log, chunks: Beside) -> list[str]:
     return log.take()
 
 
-def test_a_row_that_changes_while_it_is_read_again_holds_the_position_of_its_first_change(
+def test_a_row_that_changes_whenever_it_is_read_again_is_published_each_time_and_holds_nothing_older(
     log: Log, chunks: Beside
 ) -> None:
     log.feed(transaction(50, xid=5, end=58))
     log.feed(transaction(60, update(CUSTOMERS, b"2", b"Ada", UNCHANGED, key=[b"1", None, None]), xid=6, end=68))
+    chunks.changed = [b"2", b"2"]
+    before = log.builder.end
+    assert read_again(log, chunks) == ["customer 60-1000000 delete 1 end", "customer 130-1000000 upsert 2 reread end"]
+    assert (before, log.builder.end) == (58, 118)
+    assert read_again(log, chunks) == ["customer 160-1000000 upsert 2 reread end"]
+    assert log.builder.end == 148
+    assert read_again(log, chunks) == ["customer 180-1000000 upsert 2 reread end"]
+    assert log.builder.end == 188
+
+
+def test_a_row_whose_change_may_be_in_the_stream_is_not_published_as_it_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An earlier connection has published the change; this one reads the row again, at first without it."""
+    log = Log(ends={"customer": Position(LSN(125), 1)})
+    chunks = beside(log, monkeypatch)
+    log.translator.read_again(EVENT, {b'{"id":2}'})
     chunks.changed = [b"2"]
-    assert read_again(log, chunks) == ["customer 60-1000000 delete 1 end"]
-    assert log.builder.end == 58
+    assert read_again(log, chunks) == []
+    assert log.builder.end == 10
     assert read_again(log, chunks) == ["customer 150-1000000 upsert 2 reread end"]
     assert log.builder.end == 158
 

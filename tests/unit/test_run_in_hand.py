@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from cdc.rereads import RereadQueue
 from cdc.snapshot import sizing
 from cdc.snapshot.chunks import Chunks, EncodedRow
 from cdc.snapshot.in_hand import RunInHand
@@ -23,6 +24,7 @@ from cdc.snapshot.visibility import Snapshot, Window
 from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkRows
 from cdc.translation import Translator
+from transforms.position import LSN
 
 EVENT = "customer.v1"
 THREADS = 3
@@ -51,12 +53,18 @@ class Table:
     """Whether a chunk with these keys misses a transaction that it should have seen."""
     event: str = EVENT
     estimated_rows: int = 100
+    seconds_a_row: float = 0.0
+    """How long publishing takes."""
+    publishing_seconds: float = 0.0
     open_windows: int = 0
     reads: list[Query] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
-    again: list[set[bytes]] = field(default_factory=list)
+    incomplete: frozenset[bytes] = frozenset()
+    """Keys of rows that leave their chunk, and must be read again."""
     notes: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    latest_end: LSN = field(default=LSN(7))
+    rereads: RereadQueue = field(default_factory=RereadQueue)
 
     def query(self, **parts: Any) -> Query:
         return Query(**parts)
@@ -102,7 +110,8 @@ class Table:
             return (7,)
         with self.lock:
             self.published += keys
-        finish(frozenset())
+            self.publishing_seconds = self.seconds_a_row * len(keys)
+        finish(self.incomplete.intersection(map(str.encode, keys)))
         return ()
 
     def wait_until_seen(self, transactions: tuple[int, ...], waiting: Waiting) -> None:
@@ -112,7 +121,7 @@ class Table:
         self.notes.append(json.loads(state))
 
     def read_again(self, event: str, keys: set[bytes]) -> None:
-        self.again.append(keys)
+        self.rereads.add(event, keys, self.latest_end)
 
 
 def keys(count: int) -> list[str]:
@@ -240,6 +249,15 @@ def test_threads_that_wait_for_their_turn_stop_with_the_session() -> None:
     assert table.published == []
 
 
+def test_a_chunk_has_no_more_rows_than_are_published_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "LEAST_ROWS", 2)
+    table = Table(keys(100), seconds_a_row=sizing.PUBLISHING_SECONDS / 3)
+    run = in_hand(table)
+    while not run.is_complete:
+        run.work(cast(Chunks, table))
+    assert [query.limit for query in table.reads[:4]] == [5, 3, 3, 3]
+
+
 def test_a_small_table_is_left_to_one_thread() -> None:
     table = Table(keys(50))
     run = in_hand(table)
@@ -254,3 +272,17 @@ def test_no_chunk_is_begun_while_its_stream_is_full() -> None:
     reasons = iter(["the readers of stream customer", None])
     run = in_hand(Table(keys(50)), held_by=lambda: next(reasons))
     assert [run.wants_threads, run.wants_threads] == [False, True]
+
+
+def test_a_run_ends_when_rows_that_left_its_chunks_are_published_though_they_are_to_be_read_again_since() -> None:
+    table = Table(keys(10), incomplete=frozenset([b"00003"]))
+    run = in_hand(table)
+    work_through(table, run)
+    ends = [run.may_end]
+    taken, wanted = table.rereads.oldest(EVENT, 10)
+    table.rereads.add(EVENT, {b"00003"}, LSN(8))
+    ends.append(run.may_end)
+    table.rereads.done(EVENT, taken)
+    ends.append(run.may_end)
+    assert wanted == {b"00003"}
+    assert ends == [False, False, True]

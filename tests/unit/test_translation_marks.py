@@ -14,6 +14,7 @@ from tests.unit.translation_harness import CUSTOMERS, PREFIX, UNANNOUNCED, Log, 
 from transforms import wire
 from transforms.encoder import Row
 from transforms.errors import StatecastError
+from transforms.position import LSN, Position
 from transforms.tuple_data import UNCHANGED, MalformedMessage
 
 EVENT = "customer.v1"
@@ -131,7 +132,37 @@ def test_a_partial_row_leaves_its_chunk_and_must_be_read_again(log: Log) -> None
     assert log.deliveries.close(EVENT, window, log.deliveries._newest).incomplete == {b'{"id":1}'}
 
 
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_row_whose_events_are_whole_together_leaves_its_chunk_and_need_not_be_read_again(
+    log: Log, whole_first: bool
+) -> None:
+    window = log.deliveries.open(EVENT)
+    changes = [update(CUSTOMERS, b"1", b"Ada", b"x"), update(CUSTOMERS, b"1", b"Bo", UNCHANGED)]
+    log.feed(transaction(60, changes[not whole_first], xid=6))
+    log.feed(transaction(70, changes[whole_first], xid=7))
+    verdict = log.deliveries.close(EVENT, window, log.deliveries._newest)
+    assert verdict.dropped == {b'{"id":1}'}
+    assert verdict.incomplete == frozenset()
+
+
+def test_a_change_that_waits_to_be_read_again_takes_nothing_out_of_a_chunk(log: Log) -> None:
+    log.translator.read_again(EVENT, {b'{"id":1}'})
+    window = log.deliveries.open(EVENT)
+    log.feed(transaction(60, update(CUSTOMERS, b"1", b"Ada", UNCHANGED)))
+    assert log.deliveries.close(EVENT, window, log.deliveries._newest).dropped == frozenset()
+
+
 # Rows that are read again
+
+
+@pytest.mark.parametrize(("lsn", "published"), [(59, []), (60, []), (61, ["customer 61-1000000 upsert 1 end"])])
+def test_a_change_that_an_earlier_connection_may_have_had_read_again_is_read_again(
+    lsn: int, published: list[str]
+) -> None:
+    log = Log(ends={"customer": Position(LSN(60), 1_000_000)})
+    log.feed(transaction(lsn, update(CUSTOMERS, b"1", b"Ada", UNCHANGED)))
+    assert log.take() == published
+    assert log.translator.rereads.events == (() if published else (EVENT,))
 
 
 def moved_without_its_large_value(lsn: int, id: bytes = b"2") -> list[bytes]:

@@ -12,7 +12,7 @@ from cdc.translation import Translator
 from tests import append_model, builders
 from tests.builders import INTEGER, TEXT, column
 from transforms.encoder import RowEncoder, compile_encoder
-from transforms.position import LSN
+from transforms.position import LSN, Position
 
 CUSTOMERS, ORDERS, UNMAPPED, LEAVES, UNANNOUNCED = 16401, 16402, 16403, 16404, 16499
 PREFIX = "cdc_shop"
@@ -50,12 +50,15 @@ class Log:
         *,
         limit_count: int = 1000,
         limit_bytes: int = 1 << 20,
+        ends: Mapping[str, Position] | None = None,
     ) -> None:
         self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
         self.batches: list[Batch] = []
         self.builder = BatchBuilder(START, limit_count, limit_bytes)
         self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
-        self.translator = Translator(self.builder, self.deliveries, PREFIX, self._resolve, self._take, stream_key)
+        self.translator = Translator(
+            self.builder, self.deliveries, PREFIX, self._resolve, self._take, stream_key, ends or {}
+        )
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
         self.feed(map(builders.xlog_data, relations))
 

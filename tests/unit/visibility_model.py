@@ -3,6 +3,9 @@
 A transaction locks the rows it writes until it is visible; its commit record enters the log some time before that.
 The reader delivers the log in order, reads chunks between marks, several of an event at a time, and may reconnect. The
 replica applies what is published, in the order of the stream.
+
+A row has a small value and a large one. A change of the small one alone brings no large one in the log, so its event is
+partial; where consumers may not have the row yet, it has no event, and the row is read again by its key.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from cdc.rereads import RereadQueue, Rereads
 from cdc.snapshot.visibility import Deliveries, Snapshot, Verdict, Window
+from transforms.position import LSN
 
 KEYS = (b"a", b"b", b"c")
 WRITERS = 3
@@ -19,9 +24,12 @@ CHUNKS = 2
 EVENT = "row.v1"
 FIRST_XID = (1 << 32) - 4  # so that ids wrap around while the model runs
 
+RUN = "run"
+
 Judge = Callable[[Deliveries, Window, Snapshot], Verdict]
-Rows = dict[bytes, int]
-Do = Literal["write", "truncate", "log", "see", "deliver", "drain", "mark", "read", "note", "reconnect"]
+Do = Literal[
+    "write", "change", "move", "truncate", "log", "see", "deliver", "drain", "mark", "read", "note", "reconnect"
+]
 
 
 class Version(NamedTuple):
@@ -29,23 +37,43 @@ class Version(NamedTuple):
 
     number: int
     exists: bool
+    large: int | None = None
+    """The version that its large value is of; None: it is not known."""
+
+
+Rows = dict[bytes, Version]
+
+
+class Written(NamedTuple):
+    """A row as a transaction left it at some time, and what the log tells of it."""
+
+    key: bytes
+    version: Version
+    tells: Literal["all", "small", "small under a new key"]
 
 
 @dataclass
 class Transaction:
     xid: int
-    rows: dict[bytes, Version] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
     truncates: bool = False
     logged: bool = False
+
+    @property
+    def rows(self) -> Rows:
+        return {written.key: written.version for written in self.written}
 
 
 @dataclass
 class Chunk:
-    """One of the chunks that may be in hand at a time, each of all rows."""
+    """One of the chunks that may be in hand at a time, each of all rows; or of those that are to be read again."""
 
+    reads_again: bool = False
+    taken: list[Rereads] = field(default_factory=list)
+    keys: frozenset[bytes] = frozenset(KEYS)
     stage: Literal["idle", "low sent", "low came", "read", "high sent"] = "idle"
     window: Window | None = None
-    read: tuple[Snapshot, dict[bytes, Version]] | None = None
+    read: tuple[Snapshot, Rows] | None = None
     published: int = 0
 
 
@@ -58,18 +86,25 @@ class Model:
     """Source, log, reader and replica."""
 
     judge: Judge
-    visible: dict[bytes, Version] = field(default_factory=lambda: dict.fromkeys(KEYS, Version(1, True)))
-    replica: dict[bytes, Version] = field(default_factory=dict)
+    reads_resent_again: bool = True
+    """Whether a partial change that the stream may have is read again after a reconnect."""
+    visible: Rows = field(default_factory=lambda: dict.fromkeys(KEYS, Version(1, True, 1)))
+    replica: Rows = field(default_factory=dict)
     open: list[Transaction | None] = field(default_factory=lambda: [None] * WRITERS)
     log: list[Transaction | Callable[[], None]] = field(default_factory=list)
     delivered: int = 0
     applied: int = 0
     version: int = 1
     next_xid: int = FIRST_XID
-    chunks: list[Chunk] = field(default_factory=lambda: [Chunk() for _ in range(CHUNKS)])
+    run_is_stored: bool = False
+    """Whether a chunk's rows count as published after a reconnect."""
 
     def __post_init__(self) -> None:
-        self.deliveries = Deliveries(self.snapshot())
+        self._connect()
+
+    def _connect(self) -> None:
+        self.deliveries, self.rereads, self.ended_at = Deliveries(self.snapshot()), RereadQueue(), self.applied
+        self.chunks = [*(Chunk() for _ in range(CHUNKS)), Chunk(reads_again=True, keys=frozenset())]
 
     # --- the source --------------------------------------------------------------------------------------------------
 
@@ -78,11 +113,43 @@ class Model:
         return Snapshot(min([self.next_xid, *running]), self.next_xid, running)
 
     def write(self, writer: int, key: bytes, *, exists: bool) -> None:
+        if transaction := self._locking(writer, key):
+            self._write(transaction, key, "all", exists=exists, large=self.version + 1 if exists else None)
+
+    def change(self, writer: int, key: bytes) -> None:
+        """Change a row's small value."""
+        if (transaction := self._locking(writer, key)) and (row := self._row(transaction, key)).exists:
+            self._write(transaction, key, "small", exists=True, large=row.large)
+
+    def move(self, writer: int, key: bytes, to: bytes) -> None:
+        """Change a row's key, and its small value."""
+        if (
+            self._locking(writer, key)
+            and (transaction := self._locking(writer, to))
+            and (row := self._row(transaction, key)).exists
+            and not self._row(transaction, to).exists
+        ):
+            self._write(transaction, key, "all", exists=False, large=None)
+            self._write(transaction, to, "small under a new key", exists=True, large=row.large)
+
+    def _write(
+        self,
+        transaction: Transaction,
+        key: bytes,
+        tells: Literal["all", "small", "small under a new key"],
+        *,
+        exists: bool,
+        large: int | None,
+    ) -> None:
+        self.version += 1
+        transaction.written.append(Written(key, Version(self.version, exists, large), tells))
+
+    def _row(self, transaction: Transaction, key: bytes) -> Version:
+        return transaction.rows.get(key, self.visible[key])
+
+    def _locking(self, writer: int, key: bytes) -> Transaction | None:
         others = [each for number, each in enumerate(self.open) if each and number != writer]
-        transaction = self._writing(writer)
-        if transaction and not any(key in other.rows for other in others):
-            self.version += 1
-            transaction.rows[key] = Version(self.version, exists)
+        return None if any(key in other.rows for other in others) else self._writing(writer)
 
     def truncate(self, writer: int) -> None:
         if not any(each for number, each in enumerate(self.open) if number != writer) and (
@@ -122,12 +189,21 @@ class Model:
         self.deliveries.delivered(entry.xid & 0xFFFFFFFF)
         if entry.truncates:
             self.deliveries.touched_all(EVENT)
-        for key in entry.rows:
-            self.deliveries.touched(EVENT, key)
-        if self.delivered > self.applied:  # else the stream has it already and refuses it
-            self.applied = self.delivered
-            for key, version in entry.rows.items():
-                self.apply(key, version)
+        known = self.applied >= self.delivered  # the stream has it already and refuses it
+        for key, version, tells in entry.written:
+            if tells == "all":
+                self.deliveries.touched(EVENT, key)
+            else:
+                resent = self.reads_resent_again and self.delivered <= self.ended_at
+                if resent:
+                    self.deliveries.touched(EVENT, key, whole=False)
+                if resent or tells == "small under a new key" or self.rereads.holds(EVENT, key):
+                    self.rereads.add(EVENT, {key}, LSN(self.delivered - 1))
+                    continue
+                self.deliveries.touched(EVENT, key, whole=False)
+            if not known:
+                self.applied = self.delivered
+                self.apply(key, version, partial=tells == "small")
 
     def mark(self, number: int) -> None:
         chunk = self.chunks[number]
@@ -140,6 +216,9 @@ class Model:
 
     def _low_came(self, chunk: Chunk) -> None:
         chunk.stage = "low came"
+        if chunk.reads_again:
+            chunk.taken, keys = self.rereads.oldest(EVENT, len(KEYS))
+            chunk.keys = frozenset(keys)
         chunk.window = self.deliveries.open(EVENT)
 
     def read(self, number: int) -> None:
@@ -154,48 +233,70 @@ class Model:
         snapshot, rows = chunk.read
         verdict = self.judge(self.deliveries, chunk.window, snapshot)
         chunk.stage = "idle"
-        if not verdict.unseen:
-            chunk.published += 1
-            for key, version in rows.items():
-                if version.exists and verdict.keeps(key):
-                    self.apply(key, version)
+        if verdict.unseen:
+            return
+        chunk.published += 1
+        found = {key: version for key, version in rows.items() if key in chunk.keys and version.exists}
+        for key, version in found.items():
+            if verdict.keeps(key):
+                self.applied = self.delivered
+                self.apply(key, version)
+        incomplete = verdict.incomplete.intersection(found)
+        if chunk.reads_again:
+            notes = self.rereads.done(EVENT, chunk.taken, incomplete) if chunk.taken else []
+            self.run_is_stored |= bool(notes)
+            return
+        if incomplete:
+            self.rereads.add(EVENT, set(incomplete), LSN(self.delivered - 1))
+        if not self.rereads.hold_note(EVENT, RUN, "done"):
+            self.run_is_stored = True
 
     def note_snapshot(self) -> None:
         self.deliveries.seen(self.snapshot())
 
     def reconnect(self, resent: int) -> None:
-        self.deliveries = Deliveries(self.snapshot())
-        self.delivered = max(0, self.delivered - resent)
+        end = self.rereads.held[0].held_end if self.rereads.held else self.delivered
+        self.delivered = max(0, end - resent)
         # Marks of the earlier connection are in the log still, but their rows are lost.
         self.log = [entry if isinstance(entry, Transaction) else _ignored for entry in self.log]
-        self.chunks = [Chunk() for _ in range(CHUNKS)]
+        self._connect()
 
-    def apply(self, key: bytes, version: Version) -> None:
-        if key in self.replica and version.number < self.replica[key].number:
-            raise WentBack(f"{key!r} went from version {self.replica[key].number} to {version.number}")
-        self.replica[key] = version
+    def apply(self, key: bytes, version: Version, *, partial: bool = False) -> None:
+        before = self.replica.get(key)
+        if before and version.number < before.number:
+            raise WentBack(f"{key!r} went from version {before.number} to {version.number}")
+        self.replica[key] = version._replace(large=before and before.large) if partial else version
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Everything becomes visible and is delivered, and a chunk is published."""
+        """Everything becomes visible and is delivered, and a chunk is published, and what is to be read again."""
         self.drain()
         for writer in range(WRITERS):
             self.commit(writer)
             self.become_visible(writer)
         self.drain()
-        for number, chunk in enumerate(self.chunks):
-            while chunk.published == 0 or chunk.stage != "idle":
-                self.mark(number)
-                self.drain()
-                self.read(number)
+        for number, chunk in enumerate(self.chunks[:CHUNKS]):
+            if not self.run_is_stored or chunk.stage != "idle":
+                self._work(number)
+        while self.rereads.held:
+            self._work(CHUNKS)
+
+    def _work(self, number: int) -> None:
+        """Have a chunk published, the one in hand or a new one."""
+        chunk = self.chunks[number]
+        published = chunk.published
+        while chunk.published == published or chunk.stage != "idle":
+            self.mark(number)
+            self.drain()
+            self.read(number)
 
     def drain(self) -> None:
         while self.delivered < len(self.log):
             self.deliver()
 
-    def existing(self, rows: dict[bytes, Version]) -> Rows:
-        return {key: version.number for key, version in rows.items() if version.exists}
+    def existing(self, rows: Rows) -> Rows:
+        return {key: version for key, version in rows.items() if version.exists}
 
 
 def _ignored() -> None:
