@@ -134,8 +134,8 @@ def _check_table(config: SinkConfig, examination: Examination, *, mine: bool) ->
     if (reason := foreign(examination, config.pipeline.name, config.name, adopt=config.adopt)) is not None:
         yield Finding("error", thing, reason, f"[sinks.{config.name}] adopt = true, or another table")
         return
-    for what, mend in examination.misfits:
-        yield Finding("error", thing, what, _complete(mend))
+    for misfit in examination.misfits:
+        yield Finding("error", thing, misfit.what, _complete(misfit.mend))
     for warning in examination.warnings:
         yield Finding("warning", thing, warning)
     if examination.misfits:
@@ -187,7 +187,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
                 ) is not None:
                     statements.append(f"-- {reason}")
                 else:
-                    statements += map(_complete, (mend for _, mend in examination.misfits))
+                    statements += (_complete(misfit.mend) for misfit in examination.misfits)
         return list(dict.fromkeys(statements))  # tables may share a schema that is to be made
     finally:
         database.close()
