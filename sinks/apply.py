@@ -6,7 +6,7 @@ carefully, with savepoints: what is refused is halved until single rows are left
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
 from sinks.bulk import upsert_many
@@ -14,7 +14,7 @@ from sinks.compaction import Change, Group, Step, TypeChanges
 from sinks.dead_events import BLOCKED, ROW_MISSING, ParkingLot
 from sinks.errors import DataRefused
 from sinks.postgres import Database, compose, identifier
-from sinks.rebuild.filling import Rebuild
+from sinks.rebuild.filling import Rebuild, takes_rows
 from sinks.replica import Replica
 from sinks.statements import delete, update, upsert
 from sinks.sweep import apply_mark, collect
@@ -34,11 +34,14 @@ class Applier:
         parking: ParkingLot,
         shadow_parking: ParkingLot,
         *,
+        needless: Set[str] = frozenset(),
         careful: bool,
     ) -> None:
+        """`needless`: snapshot runs that nothing is to be done about."""
         self._database = database
         self._replicas = replicas
         self._rebuilds = rebuilds
+        self._needless = needless
         self._live = _TableApplier(database, parking, careful=careful)
         self._shadow = _TableApplier(database, shadow_parking, careful=careful)
 
@@ -56,6 +59,8 @@ class Applier:
 
     def _mark(self, label: str, mark: Mark) -> None:
         replica, rebuild = self._replicas[label], self._rebuilds.get(label)
+        if str(mark.data.get("run")) in self._needless:
+            return
         if rebuild is None or rebuild.live_takes_mark(mark):
             apply_mark(self._database, replica, mark)
         if rebuild is not None:
@@ -67,9 +72,10 @@ class Applier:
     def _apply_type(self, label: str, changes: TypeChanges) -> None:
         replica, rebuild = self._replicas[label], self._rebuilds.get(label)
         if rebuild is None:
-            self._live.apply(replica, changes)
+            if takes_rows(replica, own=changes.own):
+                self._live.apply(replica, changes)
             return
-        if rebuild.live_takes_rows(own=changes.own):
+        if rebuild.live_takes_rows(replica, own=changes.own):
             with rebuild.on_live():
                 self._live.apply(replica, changes)
         if rebuild.shadow_takes_rows:

@@ -87,7 +87,8 @@ class Applying:
             for lot in lots:
                 lot.begin(stream, occupied=occupied)
             self._rebuilding.hold(touched)
-            Applier(self._database, replicas, rebuilds, *lots, careful=careful).apply(steps)
+            needless = self._rebuilding.needless_runs
+            Applier(self._database, replicas, rebuilds, *lots, needless=needless, careful=careful).apply(steps)
             self._rebuilding.note(touched)
             advanced = self._checkpoints.advance(checkpoint, position, applied_lsn)
         session.checkpoints[stream], session.replicas, session.rebuilds = advanced, replicas, rebuilds

@@ -24,6 +24,14 @@ from transforms.event import Mark
 _OF_THE_SHADOW = (AccessDenied, TableMisfit, TargetRefused, TooManyParked)
 
 
+def takes_rows(replica: Replica, *, own: bool) -> bool:
+    """Rows for this sink alone (`own`) are of use only within a run whose begin the table has seen.
+
+    Others are of a rebuild that was given up, or of a run begun before this sink came, which asks for its own.
+    """
+    return not own or replica.run is not None
+
+
 @dataclass(slots=True)
 class Rebuild:
     """A rebuild in hand."""
@@ -51,11 +59,10 @@ class Rebuild:
         """Before its run begins it needs none: that one brings them."""
         return self.shadow.filled or self.shadow.run is not None
 
-    def live_takes_rows(self, *, own: bool) -> bool:
+    def live_takes_rows(self, live: Replica, *, own: bool) -> bool:
         """`own`: rows of a snapshot for this sink alone."""
-        return not self.record.frozen and not (
-            own and self.shadow.run is not None and self.shadow.run == self.record.run
-        )
+        is_for_shadow = own and self.shadow.run is not None and self.shadow.run == self.record.run
+        return not self.record.frozen and not is_for_shadow and takes_rows(live, own=own)
 
     def live_takes_mark(self, mark: Mark) -> bool:
         """Whether a run fills the live table too."""

@@ -44,6 +44,8 @@ class Rebuilding:
         self._looked_at = 0.0
         self._prepared: set[int] = set()
         """Those whose planner statistics are made."""
+        self.needless_runs: frozenset[str] = frozenset()
+        """Snapshot runs that were asked for to fill what is given up, or was filled by another run."""
         self._awaited: dict[int, dict[str, int]] = {}
         """Rebuild -> the transactions that began before this process saw it filled."""
 
@@ -57,6 +59,7 @@ class Rebuilding:
                 found[record.event] = record
             else:
                 self._give_up(record, f"[sinks.{self._config.name}.tables] does not map {record.event} to it any more")
+        self.needless_runs = frozenset(self._records.runs_of_ended())
         self._looked_at = time.monotonic()
         return found
 
@@ -142,7 +145,8 @@ class Rebuilding:
             if rebuild.shadow_takes_rows:
                 written, rebuild.written = rebuild.written, 0
                 self._records.note_rows(rebuild.record.id, written, filled=rebuild.is_filled)
-                rebuild.record = replace(rebuild.record, rows=rebuild.record.rows + written)
+                state = "filled" if rebuild.is_filled else "filling"
+                rebuild.record = replace(rebuild.record, rows=rebuild.record.rows + written, state=state)
 
     # --- the swap ----------------------------------------------------------------------------------------------------
 

@@ -49,9 +49,19 @@ class Record:
         """Under which the shadow is registered, and what it refuses is parked."""
         return self.event + _SHADOW_SUFFIX
 
+    def to_json(self) -> dict[str, object]:
+        """As the sink's status shows it."""
+        told = {"event": self.event, "table": str(self.table), "state": self.state}
+        return {**told, "rows": self.rows, "reason": self.reason}
+
     def __str__(self) -> str:
         told = f"{self.state}, {self.rows:,} rows written to {self.shadow}" if self.state != "asked" else "asked for"
-        return f"{told}; {self.reason}" if self.reason else told
+        return told + (f"; it {self.reason}" if self.reason else "")
+
+
+def is_of_shadow(label: str) -> bool:
+    """Whether what is registered or parked under this label is a shadow's."""
+    return label.endswith(_SHADOW_SUFFIX)
 
 
 class Records:
@@ -66,15 +76,23 @@ class Records:
         query = _COLUMNS + _OF_SINK + b" AND ended_at IS NULL ORDER BY table_name" + (b" FOR UPDATE" if hold else b"")
         return [_record(row) for row in self._database.rows(query, self._sink)]
 
+    def runs_of_ended(self) -> list[str]:
+        """The snapshot runs that the reader was asked for, of rebuilds that have ended."""
+        query = b"SELECT run FROM cdc.rebuild" + _OF_SINK + b" AND ended_at IS NOT NULL AND run IS NOT NULL"
+        return [run for (run,) in self._database.rows(query, self._sink)]
+
     def find(self, id_: int) -> Record | None:
-        """A rebuild, ended or not; None: a later one of its table has taken its row away."""
+        """A rebuild, ended or not; None: it ended long ago."""
         rows = self._database.rows(_COLUMNS + b" WHERE id = %s", [id_])
         return _record(rows[0]) if rows else None
 
     def add(self, record: Record) -> int:
-        """Write down that a rebuild is wanted; what is known of earlier ones of the table is forgotten."""
+        """Write down that a rebuild is wanted; those that ended long ago are forgotten."""
         table = str(record.table)
-        self._database.execute(b"DELETE FROM cdc.rebuild WHERE table_name = %s AND ended_at IS NOT NULL", [table])
+        self._database.execute(
+            b"DELETE FROM cdc.rebuild" + _OF_SINK + b" AND ended_at < clock_timestamp() - interval '30 days'",
+            self._sink,
+        )
         row = self._database.row(
             b"INSERT INTO cdc.rebuild (table_name, pipeline, sink, event, shadow, keep_as, drop_columns)"
             b" VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id",
