@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from sinks.checkpoint import Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import RebuildFailed, RebuildRefused
+from sinks.errors import AccessDenied, DataRefused, RebuildFailed, RebuildRefused, TargetRefused
 from sinks.postgres import Database
+from sinks.privileges import require
 from sinks.rebuild.record import Record, Records
 from sinks.rebuild.shadow import make, require_free_way, shadow_name
 from sinks.replica import examine
@@ -19,7 +20,7 @@ from sinks.transport import connect
 from transforms.config import ConfigurationError
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED
 from transforms.keys import Keys
-from transforms.names import EVENT_LABEL, event_label
+from transforms.names import EVENT_LABEL, event_label, identifier_problem
 from transforms.schema import SchemaDocument
 
 POLL_SECONDS = 0.5
@@ -55,6 +56,8 @@ class RebuildCommand:
 
     def ask(self, wishes: Wishes, say: Say) -> int:
         """Have the worker rebuild the table, or join a rebuild under way; returns its id."""
+        if wishes.keep_as is not None and (problem := identifier_problem(wishes.keep_as)) is not None:
+            raise ConfigurationError([f"--keep-old: {problem}"])
         document = self._document()
         self._checkpoints.make_schema()
         with self._database.transaction():
@@ -139,9 +142,15 @@ class RebuildCommand:
                 f"{self._table} is not a replica of {self._label} that sink {self._config.name} keeps",
                 remedy=f"Start `cdc-sink run {self._config.name}`, which makes it; `cdc-sink check` tells whose it is.",
             )
+        require(self._database, [record.shadow], make=True)
         require_free_way(self._database, record, found)
         self._database.execute(b"SAVEPOINT rehearsal")
-        make(self._database, record, document)
+        try:
+            make(self._database, record, document)
+        except (AccessDenied, DataRefused, TargetRefused) as error:
+            raise RebuildRefused(
+                f"{self._table} cannot be rebuilt: {error}", remedy="Change what the server names, then ask again."
+            ) from error
         self._database.execute(b"ROLLBACK TO SAVEPOINT rehearsal")
 
 

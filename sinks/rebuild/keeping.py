@@ -21,7 +21,7 @@ from sinks.postgres import Database, compose, identifier
 from sinks.rebuild.filling import Rebuild
 from sinks.rebuild.record import Record, Records
 from sinks.rebuild.shadow import carry, fits, make, require_free_way
-from sinks.rebuild.swap import older_transactions, swap
+from sinks.rebuild.swap import lock, older_transactions, swap
 from sinks.replica import examine
 from transforms.schema import SchemaDocument
 
@@ -197,7 +197,7 @@ class Rebuilding:
             self._checkpoints.lock(checkpoint)
             self._records.hold([record.id])
             database.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'".encode())
-            database.execute(compose("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", identifier(record.table)))
+            lock(database, record)
             require_free_way(database, record, examine(database, record.event, record.table, rebuild.shadow.document))
             if carry(database, record):  # made since a moment ago
                 raise TargetLocked("an index was made meanwhile")

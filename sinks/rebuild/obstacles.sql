@@ -30,6 +30,10 @@ SELECT 'foreign key ' || quote_ident(conname) || CASE WHEN conrelid = live.oid T
        'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT ' || quote_ident(conname) || ';'
 FROM live JOIN pg_constraint ON contype = 'f' AND live.oid IN (conrelid, confrelid) AND conparentid = 0
 UNION ALL
+SELECT 'sequence ' || s.oid::regclass || ' belongs to a column of it', 'ALTER SEQUENCE ' || s.oid::regclass || ' OWNED BY NONE;'
+FROM live JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = live.oid AND d.deptype = 'a'
+          JOIN pg_class s ON d.classid = 'pg_class'::regclass AND s.oid = d.objid AND s.relkind = 'S'
+UNION ALL
 SELECT 'publication ' || quote_ident(pubname) || ' names it',
        'ALTER PUBLICATION ' || quote_ident(pubname) || ' DROP TABLE ' || live.oid::regclass || ';'
 FROM live JOIN pg_publication_rel ON prrelid = live.oid JOIN pg_publication p ON p.oid = prpubid

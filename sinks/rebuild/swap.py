@@ -29,17 +29,29 @@ _TRIGGERS = (
     b" WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal ORDER BY tgname"
 )
 _TRIGGER_STATES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
-_VIEWS = (
-    b"SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid), v.reloptions FROM pg_depend d"
-    b" JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'"
+_OF_VIEWS = (
+    b" FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'"
     b" WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass"
     b" AND d.refobjid = to_regclass(%s) ORDER BY 1"
 )
+_VIEWS = b"SELECT DISTINCT v.oid::regclass::text, pg_get_viewdef(v.oid), v.reloptions" + _OF_VIEWS
+_VIEW_OWNERS = b"SELECT DISTINCT v.oid::regclass::text, quote_ident(pg_get_userbyid(v.relowner))" + _OF_VIEWS
 _INDEXES = (
     b"SELECT c.relname, i.indisprimary, i.indisreplident FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
     b" WHERE i.indrelid = to_regclass(%s)"
 )
 _ABOUT = b"SELECT obj_description(oid, 'pg_class'), relreplident::text FROM pg_class WHERE oid = to_regclass(%s)"
+
+
+def lock(database: Database, record: Record) -> None:
+    """Take the exclusive locks that the swap needs. Raises TargetLocked.
+
+    First those of the views, as their readers do. A view cannot be locked alone but by changing it: to the owner that
+    it has.
+    """
+    for view, owner in database.rows(_VIEW_OWNERS, [str(record.table)]):
+        database.execute(compose("ALTER VIEW {} OWNER TO {}", verbatim(view), verbatim(owner)))
+    database.execute(compose("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", identifier(record.table)))
 
 
 def swap(database: Database, record: Record) -> None:

@@ -28,7 +28,8 @@ dsn = "${OTHER_DSN}"
 [sinks.other.tables]
 account = "replica.accounts"
 """
-STILL = f"SELECT count(*), sum(hashtext(t::text)) FROM replica.accounts t WHERE id BETWEEN {MOVING + 1} AND {EACH}"
+STILL = "SELECT count(*), sum(hashtext(t::text)) FROM {} t WHERE id BETWEEN %s AND %s"
+STILL_IDS = (MOVING + 1, EACH)
 COUNT_WRITES = """
 CREATE TABLE public.writes (id bigint, op text);
 CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -70,14 +71,16 @@ def value(dsn: str, query: str) -> Any:
 
 @contextmanager
 def readers_see_whole_tables(dsn: str) -> Iterator[None]:
-    """Poll the rows that do not change, in statements of their own and in transactions that keep their snapshot."""
-    stop, failures, reads = threading.Event(), [], [0, 0]
+    """Poll the rows that do not change: the table, a view of it, and in transactions that keep their snapshot."""
+    stop, failures, reads = threading.Event(), [], [0, 0, 0]
     with psycopg.connect(dsn) as connection:
-        expected = connection.execute(STILL.encode()).fetchone()
+        connection.execute("CREATE VIEW public.seen AS SELECT * FROM replica.accounts")
+        expected = connection.execute(STILL.format("public.seen").encode(), STILL_IDS).fetchone()
     assert expected is not None
     assert expected[0] == EACH - MOVING
 
-    def poll(number: int, isolation: psycopg.IsolationLevel | None) -> None:
+    def poll(number: int, name: str, isolation: psycopg.IsolationLevel | None) -> None:
+        query = STILL.format(name).encode()
         try:
             with closed(psycopg.connect(dsn, autocommit=isolation is None)) as connection:
                 connection.isolation_level = isolation
@@ -85,16 +88,20 @@ def readers_see_whole_tables(dsn: str) -> Iterator[None]:
                     if isolation is not None:
                         connection.execute("SELECT 1")  # takes the snapshot
                         stop.wait(0.2)
-                    found = connection.execute(STILL.encode()).fetchone()
-                    assert found == expected, (isolation, found)
+                    found = connection.execute(query, STILL_IDS).fetchone()
+                    assert found == expected, (name, isolation, found)
                     reads[number] += 1
                     if isolation is not None:
                         connection.commit()
         except BaseException as error:
             failures.append(error)
 
-    levels = (None, psycopg.IsolationLevel.REPEATABLE_READ)
-    threads = [threading.Thread(target=poll, args=each) for each in enumerate(levels)]
+    kinds: list[tuple[str, psycopg.IsolationLevel | None]] = [
+        ("replica.accounts", None),
+        ("public.seen", None),
+        ("replica.accounts", psycopg.IsolationLevel.REPEATABLE_READ),
+    ]
+    threads = [threading.Thread(target=poll, args=(number, *kind)) for number, kind in enumerate(kinds)]
     for thread in threads:
         thread.start()
     try:
@@ -159,16 +166,17 @@ def test_a_worker_that_is_killed_at_each_step_of_a_rebuild_ends_equal(shop: Pipe
             "CREATE EVENT TRIGGER dawdle ON ddl_command_end WHEN TAG IN ('ALTER TABLE')"
             " EXECUTE FUNCTION public.dawdle()"
         )
+    filling = "SELECT count(*) FROM pg_locks WHERE relation = 'replica.accounts_rebuild'::regclass AND NOT granted"
     swapping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     with readers_see_whole_tables(target), Workload(shop.source_dsn, seed=42, keys=MOVING).running():
         shop.run("sinks.cli", "rebuild", "copy", "account")
-        sink.kill()
-        sink.start()
-        for rows in (1, EACH // 2):
-            filling = f"SELECT count(*) FROM cdc.rebuild WHERE rows >= {rows}"
-            wait_until(f"{rows} rows to be filled in", lambda filling=filling: value(target, filling))  # type: ignore[misc]
+        wait_until("the new table", lambda: value(target, "SELECT to_regclass('replica.accounts_rebuild')"))
+        with psycopg.connect(target) as connection:
+            connection.execute("LOCK TABLE replica.accounts_rebuild IN SHARE MODE")  # nobody writes to it
+            wait_until("a batch for it", lambda: value(target, filling))
             sink.kill()
-            sink.start()
+        assert value(target, "SELECT state FROM cdc.rebuild") == "filling"
+        sink.start()
         wait_until("the swap", lambda: value(target, swapping))
         sink.kill()
         assert value(target, "SELECT state FROM cdc.rebuild") == "filled"

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from sinks.dead_commands import DeadCommands
-from sinks.errors import EventUnknown, RebuildFailed, RebuildRefused, TableMisfit
+from sinks.errors import AccessDenied, EventUnknown, RebuildFailed, RebuildRefused, TableMisfit
 from sinks.rebuild.command import RebuildCommand, Wishes
 from sinks.worker import Worker
 from tests.integration.sink_harness import (
@@ -329,6 +329,10 @@ OBSTACLES = {
         "it is unlogged, so that a crash empties it",
         "ALTER TABLE replica.customers SET LOGGED;",
     ),
+    "CREATE SEQUENCE replica.s OWNED BY replica.customers.id": (
+        "sequence replica.s belongs to a column of it",
+        "ALTER SEQUENCE replica.s OWNED BY NONE;",
+    ),
     "CREATE TABLE public.child () INHERITS (replica.customers)": (
         "it is partitioned, a partition, or inherits",
         "Rebuild it by hand, or map the event to a table of its own.",
@@ -354,6 +358,33 @@ def test_what_hangs_on_the_table_is_told_and_nothing_is_changed(pipeline: Pipeli
     assert what in str(caught.value)
     assert mend in caught.value.remedy
     assert (tables(pipeline), pipeline.rows("SELECT FROM cdc.rebuild")) == (before, [])
+
+
+def test_a_view_whose_columns_would_get_other_types_is_told(pipeline: Pipeline) -> None:
+    pipeline.execute("CREATE VIEW public.names AS SELECT name FROM replica.customers")
+    second = SchemaDocument("customer", 1, "customer", ("id",), (column("id", "bigint"), column("name", "text")))
+    pipeline.describe(second.succeed(CUSTOMER))
+    with pytest.raises(RebuildRefused, match=r"view public\.names reads it, and columns get other types") as caught:
+        ask(pipeline)
+    assert "DROP VIEW public.names;" in caught.value.remedy
+
+
+def test_what_the_server_refuses_of_the_new_table_is_told_before_anything_is_begun(pipeline: Pipeline) -> None:
+    pipeline.execute("ALTER TABLE replica.customers ADD loud text GENERATED ALWAYS AS (upper(id::text || name)) STORED")
+    second = SchemaDocument("customer", 1, "customer", ("id",), (column("id", "bigint"), column("name", "text")))
+    pipeline.describe(second.succeed(CUSTOMER))
+    with pytest.raises(RebuildRefused, match="cannot alter type of a column used by a generated column"):
+        ask(pipeline)
+    assert (tables(pipeline), pipeline.rows("SELECT FROM cdc.rebuild")) == (["customers"], [])
+
+
+def test_a_schema_in_which_the_role_may_not_create_is_told(pipeline: Pipeline, role: str) -> None:
+    pipeline.execute(f"GRANT ALL ON SCHEMA cdc TO {role}; GRANT USAGE ON SCHEMA replica TO {role}")
+    pipeline.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA cdc TO {role}; ALTER TABLE replica.customers OWNER TO {role}")
+    pipeline.target_dsn = psycopg.conninfo.make_conninfo(pipeline.target_dsn, user=role)
+    with pytest.raises(AccessDenied) as caught:
+        ask(pipeline)
+    assert f'GRANT CREATE ON SCHEMA "replica" TO "{role}";' in caught.value.remedy
 
 
 def test_what_is_hung_on_the_table_during_the_filling_holds_the_swap_back_until_it_is_mended(
@@ -681,6 +712,11 @@ def test_the_command_tells_how_a_rebuild_failed(pipeline: Pipeline) -> None:
 def test_an_event_that_is_not_mapped_is_a_mistake(pipeline: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"maps no event order \(it maps customer\.v1\)"):
         RebuildCommand(pipeline.config(), "order")
+    with closing(RebuildCommand(pipeline.config(), "customer")) as asking:
+        with pytest.raises(ConfigurationError, match="--keep-old: an empty name"):
+            asking.ask(Wishes(keep_as=""), print)
+        with pytest.raises(RebuildRefused, match=r"replica\.customers exists already"):
+            asking.ask(Wishes(keep_as="customers"), print)
     pipeline.tables = {"customer.v1": "replica.elsewhere"}
     with pytest.raises(RebuildRefused, match=r"replica\.elsewhere is not a replica of customer\.v1"):
         ask(pipeline)
