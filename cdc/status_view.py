@@ -160,6 +160,9 @@ def _sink(sink: Mapping[str, Any], now: float) -> Iterator[str]:
         yield f"  applied to {sink['applied_lsn']}{_behind(sink)}"
     else:
         yield f"  {sink.get('rows', 0):,} rows written; it has not reached the end of its streams yet"
+    for rebuild in sink.get("rebuilds", ()):
+        reason = f"; it {rebuild['reason']}" if rebuild["reason"] else ""
+        yield f"  rebuilds {rebuild['table']}: {rebuild['state']}, {rebuild['rows']:,} rows{reason}"
 
 
 def _behind(part: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ carefully, with savepoints: what is refused is halved until single rows are left
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
 from sinks.bulk import upsert_many
@@ -14,6 +14,7 @@ from sinks.compaction import Change, Group, Step, TypeChanges
 from sinks.dead_events import BLOCKED, ROW_MISSING, ParkingLot
 from sinks.errors import DataRefused
 from sinks.postgres import Database, compose, identifier
+from sinks.rebuild.filling import Rebuild, takes_rows
 from sinks.replica import Replica
 from sinks.statements import delete, update, upsert
 from sinks.sweep import apply_mark, collect
@@ -23,26 +24,76 @@ Operation = Callable[[Sequence[Change]], None]
 
 
 class Applier:
-    """Applies the steps of one batch in the caller's transaction."""
+    """Applies the steps of one batch in the caller's transaction, to replicas and to what is filled beside them."""
 
     def __init__(
-        self, database: Database, replicas: Mapping[str, Replica], parking: ParkingLot, *, careful: bool
+        self,
+        database: Database,
+        replicas: Mapping[str, Replica],
+        rebuilds: Mapping[str, Rebuild],
+        parking: ParkingLot,
+        shadow_parking: ParkingLot,
+        *,
+        needless: Set[str] = frozenset(),
+        careful: bool,
     ) -> None:
+        """`needless`: snapshot runs that nothing is to be done about."""
         self._database = database
         self._replicas = replicas
+        self._rebuilds = rebuilds
+        self._needless = needless
+        self._live = _TableApplier(database, parking, careful=careful)
+        self._shadow = _TableApplier(database, shadow_parking, careful=careful)
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        """Raises DataRefused unless careful, TooManyParked, and what else the target says.
+
+        Of tables that are being rebuilt also RebuildFailed and LiveTableRefuses.
+        """
+        for step in steps:
+            if isinstance(step, Mark):
+                self._mark(str(step.data["event"]), step)
+            else:
+                for label, changes in step.items():
+                    self._apply_type(label, changes)
+
+    def _mark(self, label: str, mark: Mark) -> None:
+        replica, rebuild = self._replicas[label], self._rebuilds.get(label)
+        if str(mark.data.get("run")) in self._needless:
+            return
+        if rebuild is None or rebuild.live_takes_mark(mark):
+            apply_mark(self._database, replica, mark)
+        if rebuild is not None:
+            with rebuild.on_shadow():
+                if rebuild.empties_shadow(mark):
+                    self._database.execute(compose("TRUNCATE {}", identifier(rebuild.shadow.table)))
+                apply_mark(self._database, rebuild.shadow, mark)
+
+    def _apply_type(self, label: str, changes: TypeChanges) -> None:
+        replica, rebuild = self._replicas[label], self._rebuilds.get(label)
+        if rebuild is None:
+            if takes_rows(replica, own=changes.own):
+                self._live.apply(replica, changes)
+            return
+        if rebuild.live_takes_rows(replica, own=changes.own):
+            with rebuild.on_live():
+                self._live.apply(replica, changes)
+        if rebuild.shadow_takes_rows:
+            with rebuild.on_shadow():
+                self._shadow.apply(rebuild.shadow, changes)
+            rebuild.written += changes.upserts
+
+
+class _TableApplier:
+    """Applies what happened to one table's rows."""
+
+    def __init__(self, database: Database, parking: ParkingLot, *, careful: bool) -> None:
+        self._database = database
         self._parking = parking
         self._careful = careful
 
-    def apply(self, steps: Sequence[Step]) -> None:
-        """Raises DataRefused unless careful, TooManyParked, and what else the target says."""
-        for step in steps:
-            if isinstance(step, Mark):
-                apply_mark(self._database, self._replicas[str(step.data["event"])], step)
-            else:
-                for label, changes in step.items():
-                    self._apply_type(self._replicas[label], changes)
-
-    def _apply_type(self, replica: Replica, changes: TypeChanges) -> None:
+    def apply(self, replica: Replica, changes: TypeChanges) -> None:
+        """See `Applier.apply`."""
         parking, label = self._parking, replica.label
         if changes.truncate:
             self._database.execute(compose("DELETE FROM {}", identifier(replica.table)))

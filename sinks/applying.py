@@ -11,9 +11,10 @@ from sinks.checkpoint import Checkpoints
 from sinks.compaction import Step
 from sinks.config import SinkConfig
 from sinks.dead_events import ParkingLot
-from sinks.errors import DataRefused, SchemaBehind, StreamsReplaced
+from sinks.errors import DataRefused, LiveTableRefuses, RebuildFailed, RebuildMoved, SchemaBehind, StreamsReplaced
 from sinks.feed import Batch
 from sinks.postgres import Database
+from sinks.rebuild.keeping import Rebuilding
 from sinks.session import Session
 from transforms.event import Mark
 from transforms.position import LSN, Position
@@ -27,30 +28,44 @@ Documents = Callable[[Sequence[str]], Mapping[str, SchemaDocument]]
 class Applying:
     """Applies batches of one sink."""
 
-    def __init__(self, config: SinkConfig, database: Database, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, config: SinkConfig, database: Database, checkpoints: Checkpoints, rebuilding: Rebuilding
+    ) -> None:
         self._sink = config.name
         self._database = database
         self._checkpoints = checkpoints
-        self._parking = ParkingLot(database, config.pipeline.name, config.name)
+        self._rebuilding = rebuilding
+        self._parking, self._shadow_parking = (
+            ParkingLot(database, config.pipeline.name, config.name) for _ in range(2)
+        )
 
     def apply(
         self, session: Session, batch: Batch, end: Position, applied_lsn: LSN | None, documents: Documents
     ) -> int:
         """Apply a batch and move its stream's checkpoint to its `end`; returns how many events were parked.
 
-        Raises CheckpointMoved, TooManyParked, SchemaBehind, StreamsReplaced (which asks for a new
-        session, when `documents` has a newer revision) and what the target says; then nothing was changed.
+        Raises CheckpointMoved, TooManyParked, SchemaBehind, StreamsReplaced and RebuildMoved (which ask for a new
+        session, when `documents` has a newer revision, or a rebuild has ended) and what the target says; then nothing
+        was changed.
         """
         stream, steps = batch.stream, batch.steps
         _require_schema(session, steps, documents)
         try:
-            self._transact(session, stream, steps, end, applied_lsn, careful=False)
-        except DataRefused as error:
-            log.warning("stream %s: %s; looking for it", stream, error)
-            self._transact(session, stream, steps, end, applied_lsn, careful=True)
-        if self._parking.parked:
-            log.warning("parked %d events of %s: `cdc-sink dead %s list`", self._parking.parked, stream, self._sink)
-        return self._parking.parked
+            try:
+                self._transact(session, stream, steps, end, applied_lsn, careful=False)
+            except DataRefused as error:
+                log.warning("stream %s: %s; looking for it", stream, error)
+                self._transact(session, stream, steps, end, applied_lsn, careful=True)
+        except RebuildFailed as error:
+            self._rebuilding.fail(session.rebuilds[error.event], str(error))
+            raise RebuildMoved(f"the rebuild of {error.event} has failed") from error
+        except LiveTableRefuses as error:
+            self._rebuilding.freeze(session.rebuilds[error.event], str(error))
+            raise RebuildMoved(f"the table of {error.event} stays as it is until it is rebuilt") from error
+        parked = self._parking.parked + self._shadow_parking.parked
+        if parked:
+            log.warning("parked %d events of %s: `cdc-sink dead %s list`", parked, stream, self._sink)
+        return parked
 
     def _transact(
         self,
@@ -64,12 +79,25 @@ class Applying:
     ) -> None:
         checkpoint = session.checkpoints[stream]
         replicas = {label: copy.copy(replica) for label, replica in session.replicas.items()}  # a rollback forgets them
+        rebuilds = {label: rebuild.copied() for label, rebuild in session.rebuilds.items()}
+        touched = [rebuild for label, rebuild in rebuilds.items() if any(_concerns(step, label) for step in steps)]
+        lots = (self._parking, self._shadow_parking)
         with self._database.transaction(check_at_once=careful):
-            self._parking.begin(stream, occupied=self._checkpoints.lock(checkpoint))
-            Applier(self._database, replicas, self._parking, careful=careful).apply(steps)
+            occupied = self._checkpoints.lock(checkpoint)
+            for lot in lots:
+                lot.begin(stream, occupied=occupied)
+            self._rebuilding.hold(touched)
+            needless = self._rebuilding.needless_runs
+            Applier(self._database, replicas, rebuilds, *lots, needless=needless, careful=careful).apply(steps)
+            self._rebuilding.note(touched)
             advanced = self._checkpoints.advance(checkpoint, position, applied_lsn)
-        session.checkpoints[stream], session.replicas = advanced, replicas
-        self._parking.committed()
+        session.checkpoints[stream], session.replicas, session.rebuilds = advanced, replicas, rebuilds
+        for lot in lots:
+            lot.committed()
+
+
+def _concerns(step: Step, label: str) -> bool:
+    return str(step.data["event"]) == label if isinstance(step, Mark) else label in step
 
 
 def _require_schema(session: Session, steps: list[Step], documents: Documents) -> None:

@@ -11,6 +11,7 @@ from sinks.errors import SinkError
 from sinks.ownership import claim, foreign
 from sinks.postgres import Database, runnable
 from sinks.privileges import OWN_TABLES, Lack, lacking, owns
+from sinks.rebuild.record import Record, Records
 from sinks.replica import Examination, examine
 from sinks.stream import StreamReader
 from sinks.transport import connect
@@ -19,6 +20,7 @@ from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys
+from transforms.names import TableName
 from transforms.position import START
 from transforms.redis_server import NEEDED, is_too_old, may_evict
 from transforms.schema import SchemaDocument
@@ -120,6 +122,10 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
                 continue
             examination = examine(database, label, table, document, registered=there)
             mine = not examination.exists or owns(database, table)
+            rebuilt = _rebuilds(config, database).get(table) if there else None
+        if rebuilt is not None:
+            yield Finding("ok", f"table {table}", f"is being rebuilt: {rebuilt}")
+            examination.misfits = [misfit for misfit in examination.misfits if not misfit.column]
         yield from _check_table(config, examination, mine=mine)
 
 
@@ -134,8 +140,8 @@ def _check_table(config: SinkConfig, examination: Examination, *, mine: bool) ->
     if (reason := foreign(examination, config.pipeline.name, config.name, adopt=config.adopt)) is not None:
         yield Finding("error", thing, reason, f"[sinks.{config.name}] adopt = true, or another table")
         return
-    for what, mend in examination.misfits:
-        yield Finding("error", thing, what, _complete(mend))
+    for misfit in examination.misfits:
+        yield Finding("error", thing, misfit.what, _complete(misfit.mend))
     for warning in examination.warnings:
         yield Finding("warning", thing, warning)
     if examination.misfits:
@@ -157,6 +163,12 @@ def _complete(mend: str) -> str:
     return mend if mend.startswith("--") else f"{mend};"
 
 
+def _rebuilds(config: SinkConfig, database: Database) -> dict[TableName, Record]:
+    """What is being rebuilt, in the transaction in hand."""
+    records = Records(database, config.pipeline.name, config.name)
+    return {record.table: record for record in records.in_hand()}
+
+
 def tables(config: SinkConfig, *, apply: bool) -> list[str]:
     """The statements that make the replica tables, and with `apply` their execution. Raises StatecastError."""
     client = connect(config.transport.address)
@@ -175,18 +187,24 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
         with database.transaction():
             registry = apply or checkpoints.schema_exists()
             known = checkpoints.read() if registry else {}
+            rebuilds = _rebuilds(config, database) if registry else {}
             for label, document in documents.items():
                 examination = examine(database, label, config.tables[label], document, registered=registry)
                 statements += map(runnable, examination.statements)
+                name, sink = config.pipeline.name, config.name
+                if (rebuilt := rebuilds.get(config.tables[label])) is not None:
+                    statements.append(f"-- {config.tables[label]} is being rebuilt: {rebuilt}")
                 if apply:
-                    name, sink = config.pipeline.name, config.name
-                    claim(database, examination, name, sink, adopt=config.adopt, wants_snapshot=bool(known))
+                    claim(
+                        database, examination, name, sink,
+                        adopt=config.adopt, wants_snapshot=bool(known), is_rebuilt=rebuilt is not None,
+                    )  # fmt: skip
                 elif (
                     reason := foreign(examination, config.pipeline.name, config.name, adopt=config.adopt)
                 ) is not None:
                     statements.append(f"-- {reason}")
                 else:
-                    statements += map(_complete, (mend for _, mend in examination.misfits))
+                    statements += (_complete(misfit.mend) for misfit in examination.misfits)
         return list(dict.fromkeys(statements))  # tables may share a schema that is to be made
     finally:
         database.close()

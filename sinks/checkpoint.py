@@ -93,6 +93,11 @@ class Checkpoints:
         )
         return {row[0]: _checkpoint(*row) for row in rows}
 
+    def is_at_work(self) -> bool:
+        """Whether a worker of this sink is alive, as far as its lease tells."""
+        query = b"SELECT EXISTS (SELECT FROM cdc.checkpoint" + _OF_SINK + b" AND lease_until > clock_timestamp())"
+        return bool(self._database.row(query, self._sink)[0])
+
     def begin(self, stream: str, incarnation: str, position: Position) -> Checkpoint:
         """Start a stream, perhaps again, behind `position`."""
         self._database.execute(

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 
 from sinks.config import SinkConfig, load_sink_config
 from sinks.dead_events import DeadEvent
@@ -51,6 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     tables = add("tables", _tables, "print the DDL of the replica tables")
     tables.add_argument("--apply", action="store_true", help="run it, and record whose the tables are")
+    rebuild = add("rebuild", _rebuild, "fill a replica table anew beside the one that is read, and swap the two")
+    rebuild.description = (
+        "Have the sink's worker rebuild the replica table of an event: with the columns and types that the event has"
+        " now, and without bloat. Readers of the table see the old rows, kept up to date, until the new ones are all"
+        " there. Needs as much disk again while it lasts. The worker must be running; it goes on after any crash."
+    )
+    rebuild.add_argument("event", metavar="EVENT", help="an event that the sink maps, like customer or customer.v2")
+    rebuild.add_argument("--wait", action="store_true", help="tell how far it is until it is done")
+    rebuild.add_argument("--keep-old", metavar="TABLE", help="keep the old table, under this name in its schema")
+    rebuild.add_argument(
+        "--drop-columns", action="store_true", help="leave out columns that no field of the event fills"
+    )
+    rebuild.add_argument("--call-off", action="store_true", help="end a rebuild; the table stays as it is")
     dead = add("dead", _dead_list, "look at parked events and decide on them")
     actions = dead.add_subparsers(required=True, metavar="ACTION")
 
@@ -99,6 +113,19 @@ def _tables(options: argparse.Namespace) -> int:
 
     print("\n".join(tables(_config(options), apply=options.apply)) or "-- nothing to do: the replica tables fit")
     return EXIT_DONE
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from sinks.rebuild.command import RebuildCommand, Wishes
+
+    stop = threading.Event()
+    stop_on_signals(stop, late_exit_code=EXIT_INTERRUPTED)
+    say = partial(print, flush=True)
+    with closing(RebuildCommand(_config(options), options.event)) as command:
+        if options.call_off:
+            return command.call_off(say)
+        id_ = command.ask(Wishes(options.keep_old, options.drop_columns), say)
+        return command.follow(id_, stop, say) if options.wait else EXIT_DONE
 
 
 def _dead_list(options: argparse.Namespace) -> int:

@@ -53,6 +53,13 @@ class TypeChanges:
     truncate: bool
     """Whether every row goes before the rounds are applied."""
     rounds: list[Round]
+    own: bool = False
+    """Whether these are rows of a snapshot made for this sink alone; they never share a segment with others."""
+
+    @property
+    def upserts(self) -> int:
+        """How many rows are written."""
+        return sum([len(group.changes) for round_ in self.rounds for group in round_.upserts])
 
 
 Segment = dict[str, TypeChanges]
@@ -120,9 +127,13 @@ def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> lis
     """
     steps: list[Step] = []
     collected = {label: _Collected() for label in labels}
-    at = 0
+    at, owns = 0, False
     while at < len(entries):
-        at = TAKE_PLAIN(entries, at, {label: (rows.latest, rows.behind) for label, rows in collected.items()})
+        if owns and not _is_addressed(entries[at]):
+            _close(steps, collected, labels, own=True)
+            owns = False
+        if not owns:
+            at = TAKE_PLAIN(entries, at, {label: (rows.latest, rows.behind) for label, rows in collected.items()})
         if at == len(entries):
             break
         entry_id, words = entries[at]
@@ -130,13 +141,17 @@ def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> lis
         event = wire.read(entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True)))
         if event.to not in (None, sink):
             continue
+        own = event.to is not None and not isinstance(event, Mark)
+        if own != owns:
+            _close(steps, collected, labels, own=owns)
+            owns = own
         if isinstance(event, Mark):
             if str(event.data.get("event")).encode() in labels:
                 _close(steps, collected, labels)
                 steps.append(event)
         elif (rows := collected.get(event.type.encode())) is not None:
             _collect(rows, entry_id, event)
-    _close(steps, collected, labels)
+    _close(steps, collected, labels, own=owns)
     return steps
 
 
@@ -159,12 +174,19 @@ def _collect(rows: _Collected, entry_id: bytes, event: Upsert | Delete | Truncat
         rows.behind.pop(key, None)
 
 
-def _close(steps: list[Step], collected: dict[bytes, _Collected], labels: Mapping[bytes, str]) -> None:
+def _is_addressed(entry: Entry) -> bool:
+    """Whether an entry is for one sink alone."""
+    return b"to" in entry[1][::2]
+
+
+def _close(
+    steps: list[Step], collected: dict[bytes, _Collected], labels: Mapping[bytes, str], *, own: bool = False
+) -> None:
     """Make a step of what has been collected, and begin anew."""
     segment: Segment = {}
     for label, rows in collected.items():
         if rows.truncate or rows.latest:
-            segment[labels[label]] = TypeChanges(rows.truncate, _rounds(rows))
+            segment[labels[label]] = TypeChanges(rows.truncate, _rounds(rows), own)
             collected[label] = _Collected()
     if segment:
         steps.append(segment)

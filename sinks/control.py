@@ -57,10 +57,21 @@ class Control:
             return waited_for._replace(reason=f"{waited_for.reason} (which there are is not told: {error})")
         return missing_events(labels, known, mapped, self._sink)
 
-    def request_snapshot(self, labels: Sequence[str]) -> None:
-        """Ask the reader to publish these events again, for this sink alone."""
+    def request_snapshot(self, labels: Sequence[str]) -> list[str]:
+        """Ask the reader to publish these events again, for this sink alone; returns the ids of the runs to come."""
+        fields = {"events": json.dumps(list(labels)), "sink": self._sink}
         with translated_errors(self._keys.requests):
-            self._client.xadd(self._keys.requests, cast(Any, {"events": json.dumps(list(labels)), "sink": self._sink}))
+            entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
+        return [f"{entry_id}:{label}" for label in labels]
+
+    def is_on_its_way(self, run: str) -> bool:
+        """Whether the reader knows of a run that it was asked for, or will."""
+        entry_id = run.partition(":")[0]
+        with translated_errors(self._keys.requests):
+            if self._client.xrange(self._keys.requests, entry_id, entry_id):
+                return True
+            (found,) = cast(list[bytes | None], self._client.hmget(self._keys.runs, run))
+        return found is not None
 
     def write_status(self, status: Mapping[str, object]) -> None:
         """Store the sink's state; it stays after the process is gone, only `alive_at` ages."""

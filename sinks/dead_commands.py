@@ -11,6 +11,7 @@ from sinks.control import Control
 from sinks.dead_events import ROW_MISSING, DeadEvent, DeadEvents
 from sinks.errors import DataRefused, EventUnknown
 from sinks.postgres import Database
+from sinks.rebuild.record import is_of_shadow
 from sinks.replica import examine, load
 from sinks.transport import connect
 from transforms.keys import Keys
@@ -72,6 +73,11 @@ class DeadCommands:
             if gone := set(ids) - {event.id for event in events}:
                 raise EventUnknown(f"not parked (any more): {', '.join(map(str, sorted(gone)))}")
             for event in events:
+                if is_of_shadow(event.type):
+                    raise EventUnknown(
+                        f"event {event.id} is of the table that a rebuild fills",
+                        remedy=f"Retry it when the rebuild is over: `cdc-sink tables {self._config.name}` tells.",
+                    )
                 if event.type not in documents:
                     raise EventUnknown(f"event {event.id} is of {event.type}, which this sink does not map")
                 if earlier := self._events.earlier(event):

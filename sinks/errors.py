@@ -47,6 +47,10 @@ class TargetReadOnly(SinkError):
     )
 
 
+class TargetLocked(TargetBusy):
+    """Somebody else holds a lock for longer than we wait."""
+
+
 class AccessDenied(SinkError):
     """The replica's database knows us but refuses: password, role or privilege."""
 
@@ -121,6 +125,39 @@ class CheckpointMoved(SinkError):
 
     retryable = True
     remedy = "Nothing: the worker goes on from the checkpoint that is there."
+
+
+class RebuildRefused(SinkError):
+    """A replica table cannot be rebuilt as it is, or as the command asks for it. Nothing was changed."""
+
+    remedy = "Mend what the message names, then ask for the rebuild again."
+
+
+class RebuildFailed(SinkError):
+    """A table that was to take a replica table's place cannot be filled; it is gone, and the replica is as it was."""
+
+    remedy = "Mend the cause, then ask again: `cdc-sink rebuild NAME EVENT`."
+
+    def __init__(self, message: str, event: str) -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class LiveTableRefuses(SinkError):
+    """A replica table that is being rebuilt with other types does not take a row that has them."""
+
+    remedy = "Nothing: the table stays as it is until the rebuilt one takes its place."
+
+    def __init__(self, message: str, event: str) -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class RebuildMoved(SinkError):
+    """A rebuild was asked for, called off, or has come to its end, and the worker looks at its tables again."""
+
+    retryable = True
+    remedy = "Nothing: the worker goes on by itself."
 
 
 # --- the streams -----------------------------------------------------------------------------------------------------
@@ -264,6 +301,7 @@ _LOGIN_REFUSALS = (
 )
 """Part of libpq's text, which has no code for a refused login, and what to do then."""
 _READ_ONLY_CODE = "25006"
+_LOCK_CODE = "55P03"
 
 
 def sort_sqlstate(sqlstate: str | None) -> Fault:
@@ -291,6 +329,8 @@ def target_error(sqlstate: str | None, message: str, refusal: Refusal | None = N
         return TargetUnreachable(text)
     if sqlstate == _READ_ONLY_CODE or "during recovery" in text:  # said of BEGIN READ WRITE, by a standby
         return TargetReadOnly(text)
+    if sqlstate == _LOCK_CODE:
+        return TargetLocked(f"{text} (SQLSTATE {sqlstate})")
     if fault is Fault.TRANSIENT:
         return TargetBusy(f"{text} (SQLSTATE {sqlstate})")
     if sqlstate[:2] == "28" or sqlstate in _ACCESS_CODES:

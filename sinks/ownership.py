@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
 from sinks.postgres import Database, compose, literal, readable, runnable
-from sinks.replica import Examination, Replica, load
+from sinks.replica import Examination, Misfit, Replica, load
 
 
 def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) -> str | None:
@@ -18,11 +20,19 @@ def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) 
 
 
 def claim(
-    database: Database, examination: Examination, pipeline: str, sink: str, *, adopt: bool, wants_snapshot: bool
+    database: Database,
+    examination: Examination,
+    pipeline: str,
+    sink: str,
+    *,
+    adopt: bool,
+    wants_snapshot: bool,
+    is_rebuilt: bool = False,
 ) -> Replica:
     """Make the table fit where nothing is lost by it, and register it, in the transaction in hand.
 
     `wants_snapshot`: for a table that is new to this sink, whether its stream's entries alone do not fill it.
+    `is_rebuilt`: another table will take its place, so that it may keep types that its event had before.
     Raises TableForeign, TableMisfit, AccessDenied.
     """
     if (reason := foreign(examination, pipeline, sink, adopt=adopt)) is not None:
@@ -36,11 +46,11 @@ def claim(
             )
         raise TableForeign(reason, remedy=remedy)
     table = str(examination.table)
-    if examination.misfits:
-        what, mend = zip(*examination.misfits, strict=True)
+    misfits = [misfit for misfit in examination.misfits if not (is_rebuilt and misfit.column)]
+    if misfits:
         raise TableMisfit(
-            f"{table} does not fit event {examination.label}: {'; '.join(what)}",
-            remedy="Run this in the replica's database, then start the worker again:\n" + ";\n".join(mend) + ";",
+            f"{table} does not fit event {examination.label}: {'; '.join(misfit.what for misfit in misfits)}",
+            remedy=_remedy(misfits, sink, examination),
         )
     for statement in examination.statements:
         try:
@@ -56,6 +66,17 @@ def claim(
     elif not examination.exists:  # dropped behind our back: its rows come again
         forget_rows(database, table)
     return load(database, examination)
+
+
+def _remedy(misfits: Sequence[Misfit], sink: str, examination: Examination) -> str:
+    mend = "".join(f"\n{misfit.mend};" for misfit in misfits)
+    if examination.owner is not None and all(misfit.column for misfit in misfits):
+        return (
+            f"Run `cdc-sink rebuild {sink} {examination.label}` and start the worker again, which fills a new table"
+            " while this one can be read. Or run this in the replica's database, which locks the table while it is"
+            f" rewritten:{mend}"
+        )
+    return f"Run this in the replica's database, then start the worker again:{mend}"
 
 
 def forget_rows(database: Database, table: str, *, even_if_new: bool = True) -> None:

@@ -10,7 +10,7 @@ from sinks.postgres import Database, compose, identifier, readable, verbatim
 from transforms.names import TableName
 
 _NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE")
-OWN_TABLES = tuple(TableName("cdc", name) for name in ("checkpoint", "replica", "dead_event"))
+OWN_TABLES = tuple(TableName("cdc", name) for name in ("checkpoint", "replica", "dead_event", "rebuild"))
 """What the sinks of all pipelines keep in a replica's database."""
 
 

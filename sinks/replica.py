@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 from sinks.postgres import Database, Statement, compose, identifier, listed, part, readable, verbatim
 from transforms.names import TableName
@@ -55,6 +55,15 @@ class Replica:
         return tuple(name for name in self.document.revisions[rev - 1] if name in self.types)
 
 
+class Misfit(NamedTuple):
+    """What does not fit, and the SQL that mends it."""
+
+    what: str
+    mend: str
+    column: str | None = None
+    """The column whose type it is that does not fit: a rebuilt table has another one."""
+
+
 @dataclass(slots=True)
 class Examination:
     """What a look at a replica table has brought."""
@@ -64,13 +73,14 @@ class Examination:
     document: SchemaDocument
     statements: list[Statement] = field(default_factory=list)
     """DDL that makes the table fit, without touching what is there."""
-    misfits: list[tuple[str, str]] = field(default_factory=list)
-    """What does not fit, and the SQL that mends it."""
+    misfits: list[Misfit] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     owner: tuple[str, str, str] | None = None
     """Pipeline, sink and event that the table is registered to."""
     exists: bool = False
     has_rows: bool = False
+    retypes: list[Statement] = field(default_factory=list)
+    """DDL that gives an empty table the types of the event, where they are others."""
 
 
 def examine(
@@ -89,7 +99,7 @@ def examine(
     outside = [name for name in document.key if name not in document.names]
     if outside:
         found.misfits.append(
-            (f"the event's key ({', '.join(outside)}) is not among its fields", "-- list it at the source")
+            Misfit(f"the event's key ({', '.join(outside)}) is not among its fields", "-- list it at the source")
         )
     if not columns:
         found.statements += _create(table, document, types, schema_exists=_schema_exists(database, table))
@@ -97,7 +107,7 @@ def examine(
     found.exists = True
     kind = database.row(b"SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s)", [str(table)])[0]
     if kind not in ("r", "p"):
-        found.misfits.append((f"{table} is not a table", "-- map the event to another name"))
+        found.misfits.append(Misfit(f"{table} is not a table", "-- map the event to another name"))
         return found
     found.has_rows = bool(database.row(compose("SELECT EXISTS (SELECT FROM {})", identifier(table)))[0])
     for name in document.names:
@@ -161,16 +171,13 @@ def _check_type(found: Examination, column: tuple[Any, ...], wanted: str, wanted
     name, actual, actual_oid, modifier = column[:4]
     if actual_oid == wanted_oid and (actual == wanted or modifier == -1):
         return
+    parts = {"table": identifier(found.table), "column": identifier(name), "type": verbatim(wanted)}
+    found.retypes.append(compose("ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING NULL::{type}", **parts))
     if actual in ("text", "text[]") and wanted_oid >= _BUILT_IN:
         found.warnings.append(f"column {name} is {actual}, though the target knows the type {wanted}")
         return
-    mend = compose(
-        "ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING {column}::{type}",
-        table=identifier(found.table),
-        column=identifier(name),
-        type=verbatim(wanted),
-    )
-    found.misfits.append((f"column {name} is {actual}, its event has {wanted}", readable(mend)))
+    mend = compose("ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING {column}::{type}", **parts)
+    found.misfits.append(Misfit(f"column {name} is {actual}, its event has {wanted}", readable(mend), name))
 
 
 def _check_rest(database: Database, found: Examination, columns: Mapping[str, tuple[Any, ...]]) -> None:
@@ -182,15 +189,15 @@ def _check_rest(database: Database, found: Examination, columns: Mapping[str, tu
         dropped = [part("DROP CONSTRAINT {}", identifier(row[0])) for row in database.rows(_KEY_NAME, [str(table)])]
         added = part("ADD PRIMARY KEY ({})", listed([identifier(name) for name in document.key]))
         mend = compose("ALTER TABLE {} {}", identifier(table), listed([*dropped, added]))
-        found.misfits.append((f"{what}, the event's key is ({', '.join(document.key)})", readable(mend)))
+        found.misfits.append(Misfit(f"{what}, the event's key is ({', '.join(document.key)})", readable(mend)))
     for name, _, _, _, not_null, has_default, generated in columns.values():
         column = identifier(name)
         if name in document.names and generated:
             mend = compose("ALTER TABLE {} {}", identifier(table), part(_FILLED_BY_HAND[generated], column))
-            found.misfits.append((f"column {name} is generated", readable(mend)))
+            found.misfits.append(Misfit(f"column {name} is generated", readable(mend)))
         elif name not in document.names and not_null and not has_default:
             mend = compose("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", identifier(table), column)
-            found.misfits.append((f"column {name} is NOT NULL and no field of the event", readable(mend)))
+            found.misfits.append(Misfit(f"column {name} is NOT NULL and no field of the event", readable(mend)))
 
 
 def with_document(replica: Replica, document: SchemaDocument) -> Replica:

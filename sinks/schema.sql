@@ -29,6 +29,26 @@ CREATE TABLE IF NOT EXISTS cdc.replica (
     seen_table text                    -- in schema cdc: the keys seen since it began
 );
 
+-- Tables that are filled to take the place of a replica table, and what became of them.
+CREATE TABLE IF NOT EXISTS cdc.rebuild (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_name text NOT NULL,          -- as SQL names it
+    pipeline text NOT NULL,
+    sink text NOT NULL,
+    event text NOT NULL,               -- customer.v1
+    shadow text NOT NULL,              -- the table that is filled, as SQL names it
+    keep_as text,                      -- the name that the old table gets; NULL: it is dropped
+    drop_columns boolean NOT NULL,     -- those that no field of the event fills
+    state text NOT NULL DEFAULT 'asked',             -- asked, filling, filled, done, failed, called off
+    run text,                          -- the snapshot run that was asked for
+    frozen boolean NOT NULL DEFAULT false,           -- the old table does not take the new types' values any more
+    rows bigint NOT NULL DEFAULT 0,    -- written to the table that is filled
+    reason text,                       -- what it waits for, or why it failed
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS rebuild_in_hand ON cdc.rebuild (table_name) WHERE ended_at IS NULL;
+
 -- Events that the replica refused.
 CREATE TABLE IF NOT EXISTS cdc.dead_event (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import SinkError, StreamBegunAgain, StreamEmptied, StreamHole
+from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole
 from sinks.ownership import claim, forget_rows, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
+from sinks.rebuild.filling import Rebuild
+from sinks.rebuild.keeping import Rebuilding
+from sinks.rebuild.record import Record
 from sinks.replica import Replica, examine
 from sinks.stream import Meta, StreamEnds, StreamReader
 from sinks.unknown_events import Wait
@@ -45,6 +48,8 @@ class Session:
     streams: dict[str, dict[bytes, str]]
     checkpoints: dict[str, Checkpoint]
     replicas: dict[str, Replica]
+    rebuilds: dict[str, Rebuild] = field(default_factory=dict)
+    """Event -> what is filled beside its replica."""
     begun: list[str] = field(default_factory=list)
     """Streams that this session has begun, perhaps again."""
     left: list[str] = field(default_factory=list)
@@ -58,11 +63,14 @@ class Session:
 class Opener:
     """Opens sessions of one sink."""
 
-    def __init__(self, config: SinkConfig, database: Database, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, config: SinkConfig, database: Database, checkpoints: Checkpoints, rebuilding: Rebuilding
+    ) -> None:
         self._config = config
         self._keys = Keys(config.pipeline.name)
         self._database = database
         self._checkpoints = checkpoints
+        self._rebuilding = rebuilding
         self._held: list[str] = []
         """Streams in which this sink had no place before the last look."""
 
@@ -90,6 +98,7 @@ class Opener:
         """Take the lease, make the tables fit, start streams that are new; None: another worker is alive.
 
         Raises AccessDenied, TableForeign, TableMisfit, StreamEmptied and what the target says: nothing was written.
+        Raises RebuildMoved when a rebuild cannot go on, and a session without it can be opened.
         """
         pipeline, sink = self._config.pipeline.name, self._config.name
         with self._database.transaction():
@@ -98,6 +107,7 @@ class Opener:
             if checkpoints is None:
                 return None
             session = Session(prospect.meta, prospect.streams, {}, {})
+            records, failed = self._rebuilding.in_hand(), False
             for stream, labels in prospect.streams.items():
                 checkpoint, ends = checkpoints.get(stream), prospect.ends[stream]
                 begins = checkpoint is None or checkpoint.incarnation != prospect.meta.incarnation
@@ -108,12 +118,29 @@ class Opener:
                     log.info("stream %s begins at %s", stream, checkpoint.position)
                 session.checkpoints[stream] = checkpoint
                 for label in labels.values():
-                    self._claim(session, label, prospect.documents[label], begins=begins, complete=ends.complete)
+                    document, record = prospect.documents[label], records.get(label)
+                    self._claim(session, label, document, record, begins=begins, complete=ends.complete)
+                    if record is not None:
+                        rebuild = self._rebuilding.prepare(record, document, stream, begins=begins)
+                        if rebuild is not None:
+                            session.rebuilds[label] = rebuild
+                        failed = failed or rebuild is None
             session.left = self._checkpoints.forget_others(list(session.checkpoints))
+        if failed:  # and the table that it was to replace may not fit
+            raise RebuildMoved("a rebuild cannot be begun")
         log.info("sink %s of pipeline %s works on %s", sink, pipeline, ", ".join(session.checkpoints))
         return session
 
-    def _claim(self, session: Session, label: str, document: SchemaDocument, *, begins: bool, complete: bool) -> None:
+    def _claim(
+        self,
+        session: Session,
+        label: str,
+        document: SchemaDocument,
+        record: Record | None,
+        *,
+        begins: bool,
+        complete: bool,
+    ) -> None:
         config, table = self._config, self._config.tables[label]
         require(self._database, [table])
         examination = examine(self._database, label, table, document)
@@ -128,6 +155,7 @@ class Opener:
             config.name,
             adopt=config.adopt,
             wants_snapshot=not (begins and complete),
+            is_rebuilt=record is not None,
         )
 
     def tell_places(self, session: Session, reader: StreamReader) -> None:
@@ -165,6 +193,7 @@ class Opener:
 
     def request_snapshots(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
+        self._rebuilding.request_snapshots(session.rebuilds, control)
         wanting = [replica for replica in session.replicas.values() if replica.wants_snapshot]
         if not wanting:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transforms.errors import StatecastError
@@ -32,6 +32,8 @@ class SinkStatus:
     rows: int = 0
     """Written since the process began."""
     streams: Mapping[str, Position] = field(default_factory=dict)
+    rebuilds: Sequence[Mapping[str, object]] = ()
+    """What is filled to take a replica's place: event, table, state, rows, reason."""
 
     def enter(self, state: str, reason: str | None = None, remedy: str | None = None) -> bool:
         """Take a state, perhaps the present one; returns whether anything is new."""
@@ -70,4 +72,5 @@ class SinkStatus:
             "rows": self.rows,
             "alive_at": time.time(),
             "streams": {stream: str(position) for stream, position in self.streams.items()},
+            "rebuilds": list(self.rebuilds),
         }

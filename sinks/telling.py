@@ -56,9 +56,11 @@ class Teller:
         status.applied_lsn = min(known) if len(known) == len(applied) else None
         status.streams = {stream: checkpoint.position for stream, checkpoint in session.checkpoints.items()}
         status.rows = self._counters.rows.total()
+        status.rebuilds = [rebuild.record.to_json() for rebuild in session.rebuilds.values()]
         status.at_end = all(session.at_end.get(stream, False) for stream in session.checkpoints)
         if status.state != "stopped":
-            runs = [label for label, replica in session.replicas.items() if replica.run is not None]
+            filled = [*session.replicas.values(), *(rebuild.shadow for rebuild in session.rebuilds.values())]
+            runs = [replica.label for replica in filled if replica.run is not None]
             status.enter("snapshotting" if runs else "streaming")
             self._filling.observe(runs, status.rows, time.monotonic())
         for stream, position in status.streams.items():

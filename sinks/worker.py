@@ -23,6 +23,7 @@ from sinks.control import Control
 from sinks.counters import Counters
 from sinks.errors import (
     CheckpointMoved,
+    RebuildMoved,
     StreamBegunAgain,
     StreamEmptied,
     StreamHole,
@@ -32,6 +33,7 @@ from sinks.errors import (
 )
 from sinks.feed import Feed, Place
 from sinks.postgres import Database
+from sinks.rebuild.keeping import Rebuilding
 from sinks.session import Opener, Prospect, Session
 from sinks.status import SinkStatus
 from sinks.stream import StreamReader
@@ -77,8 +79,9 @@ class Worker:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._database = Database(config.address, f"cdc-sink {pipeline}/{sink}")
         self._checkpoints = Checkpoints(self._database, pipeline, sink, owner)
-        self._applying = Applying(config, self._database, self._checkpoints)
-        self._opener = Opener(config, self._database, self._checkpoints)
+        self._rebuilding = Rebuilding(config, self._database, self._checkpoints)
+        self._applying = Applying(config, self._database, self._checkpoints, self._rebuilding)
+        self._opener = Opener(config, self._database, self._checkpoints, self._rebuilding)
         self._transport: _Transport | None = None
         self._session: Session | None = None
         self._contacted = False
@@ -147,7 +150,7 @@ class Worker:
             if not (moved or self._reached or self._stop.is_set()):
                 positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
                 self._reader.wait(positions, IDLE_SECONDS)
-        except (CheckpointMoved, StreamBegunAgain, StreamsReplaced) as error:
+        except (CheckpointMoved, RebuildMoved, StreamBegunAgain, StreamsReplaced) as error:
             log.log(logging.WARNING if isinstance(error, StreamBegunAgain) else logging.INFO, "%s", error)
             self._session = None
             self._stop.wait(0.05)
@@ -269,6 +272,7 @@ class Worker:
             self._renewed_at = now
         if self._teller.is_due():
             self._teller.tell_progress(session, self._control, self._reader)
+        self._rebuilding.keep(session.rebuilds, session.checkpoints)
 
     def _gives_up(self, state: tenacity.RetryCallState) -> bool:
         return not self._contacted and (state.seconds_since_start or 0.0) >= self._connect_timeout_seconds

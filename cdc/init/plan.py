@@ -23,7 +23,7 @@ from cdc.init.mending import cause, mending
 from cdc.init.personal import personal_columns
 from transforms.names import TableName
 
-_OWN_TABLES = {TableName("cdc", name) for name in ("checkpoint", "replica", "dead_event")}
+_OWN_TABLES = {TableName("cdc", name) for name in ("checkpoint", "replica", "dead_event", "rebuild")}
 
 _PROVIDERS_SCHEMAS = frozenset(
     {"auth", "storage", "realtime", "vault", "pgsodium", "supabase_functions", "supabase_migrations", "net"}

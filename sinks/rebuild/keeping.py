@@ -1,0 +1,225 @@
+"""The worker's part of a rebuild: making the shadow, asking the reader to fill it, swapping when it is filled.
+
+The swap waits for two things, each for a moment at a time, while the stream goes on. For transactions that began
+before the shadow was filled: in one that keeps its snapshot (REPEATABLE READ, pg_dump) the new table would lack rows.
+And for the live table's exclusive lock, which makes new readers queue up: LOCK_WAIT bounds that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sinks.checkpoint import Checkpoint, Checkpoints
+from sinks.config import SinkConfig
+from sinks.control import Control
+from sinks.errors import CheckpointMoved, DataRefused, RebuildMoved, SinkError, TargetLocked
+from sinks.ownership import claim
+from sinks.postgres import Database, compose, identifier
+from sinks.rebuild.filling import Rebuild
+from sinks.rebuild.record import Record, Records
+from sinks.rebuild.shadow import carry, fits, make, require_free_way
+from sinks.rebuild.swap import lock, older_transactions, swap
+from sinks.replica import examine
+from transforms.schema import SchemaDocument
+
+LOCK_WAIT = "500ms"
+"""For how long a try of the swap, and so every reader that comes after it, waits for the live table's lock."""
+PAUSE_SECONDS = 3.0
+"""Between two tries, and between two looks for what was asked for or called off."""
+
+log = logging.getLogger(__name__)
+
+
+class Rebuilding:
+    """The rebuilds of one sink, for its worker's thread."""
+
+    def __init__(self, config: SinkConfig, database: Database, checkpoints: Checkpoints) -> None:
+        self._config = config
+        self._database = database
+        self._checkpoints = checkpoints
+        self._records = Records(database, config.pipeline.name, config.name)
+        self._looked_at = 0.0
+        self._prepared: set[int] = set()
+        """Those whose planner statistics are made."""
+        self.needless_runs: frozenset[str] = frozenset()
+        """Snapshot runs that were asked for to fill what is given up, or was filled by another run."""
+        self._awaited: dict[int, dict[str, int]] = {}
+        """Rebuild -> the transactions that began before this process saw it filled."""
+
+    # --- a session begins, in its transaction ------------------------------------------------------------------------
+
+    def in_hand(self) -> dict[str, Record]:
+        """The rebuilds of mapped tables, by event; others are given up."""
+        found = {}
+        for record in self._records.in_hand(hold=True):
+            if self._config.tables.get(record.event) == record.table:
+                found[record.event] = record
+            else:
+                self._give_up(record, f"[sinks.{self._config.name}.tables] does not map {record.event} to it any more")
+        self.needless_runs = frozenset(self._records.runs_of_ended())
+        self._looked_at = time.monotonic()
+        return found
+
+    def prepare(self, record: Record, document: SchemaDocument, stream: str, *, begins: bool) -> Rebuild | None:
+        """See that the shadow is there. None: it cannot be made, and the rebuild has failed.
+
+        `begins`: the stream is begun, perhaps again, so that a shadow that is there is of another life.
+        """
+        self._database.execute(b"SAVEPOINT shadow")
+        try:
+            rebuild = self._prepare(record, document, stream, begins=begins)
+        except SinkError as error:
+            if error.retryable:
+                raise
+            self._database.execute(b"ROLLBACK TO SAVEPOINT shadow")
+            self._give_up(record, str(error))
+            return None
+        self._database.execute(b"RELEASE SAVEPOINT shadow")
+        return rebuild
+
+    def _prepare(self, record: Record, document: SchemaDocument, stream: str, *, begins: bool) -> Rebuild:
+        database, label = self._database, record.shadow_label
+        live = examine(database, record.event, record.table, document)
+        shadow = examine(database, label, record.shadow, document)
+        is_ours = shadow.exists and shadow.owner == (self._config.pipeline.name, self._config.name, label)
+        if record.state == "asked" or begins or not is_ours or shadow.misfits:
+            require_free_way(database, record, live)
+            self._records.drop_shadow(record)
+            make(database, record, document)
+            self._records.begin(record.id)
+            self._prepared.discard(record.id)
+            self._awaited.pop(record.id, None)
+            shadow = examine(database, label, record.shadow, document)
+            log.info("rebuilding %s: %s is made", record.table, record.shadow)
+        names = self._config.pipeline.name, self._config.name
+        replica = claim(database, shadow, *names, adopt=False, wants_snapshot=False)
+        stored = self._records.find(record.id)
+        assert stored is not None
+        return Rebuild(stored, replica, stream, fits(live))
+
+    # --- a session has begun -----------------------------------------------------------------------------------------
+
+    def request_snapshots(self, rebuilds: Mapping[str, Rebuild], control: Control) -> None:
+        """Ask the reader to fill the shadows whose run has not begun and is not on its way."""
+        for label, rebuild in rebuilds.items():
+            run = rebuild.record.run
+            if rebuild.shadow_takes_rows or (run is not None and control.is_on_its_way(run)):
+                continue
+            (run,) = control.request_snapshot([label])
+            with self._database.transaction():
+                self._records.hold([rebuild.record.id])
+                self._records.note_run(rebuild.record.id, run)
+            rebuild.record = replace(rebuild.record, run=run)
+            log.info("asked the reader for a snapshot of %s, to fill %s", label, rebuild.shadow.table)
+
+    def keep(self, rebuilds: Mapping[str, Rebuild], checkpoints: Mapping[str, Checkpoint]) -> None:
+        """Look for news and try swaps, when it is time. Raises RebuildMoved, for a new session to be opened."""
+        if time.monotonic() - self._looked_at < PAUSE_SECONDS and not self._is_news(rebuilds):
+            return
+        self._looked_at = time.monotonic()
+        with self._database.transaction():
+            known = {record.id for record in self._records.in_hand()}
+        if known != {rebuild.record.id for rebuild in rebuilds.values()}:
+            raise RebuildMoved("a rebuild was asked for or called off")
+        for rebuild in rebuilds.values():
+            if rebuild.is_filled:
+                self._try_to_swap(rebuild, checkpoints[rebuild.stream])
+
+    def _is_news(self, rebuilds: Mapping[str, Rebuild]) -> bool:
+        """Whether a shadow has just been filled."""
+        return any(rebuild.is_filled and rebuild.record.id not in self._awaited for rebuild in rebuilds.values())
+
+    # --- a batch, in its transaction ---------------------------------------------------------------------------------
+
+    def hold(self, rebuilds: Sequence[Rebuild]) -> None:
+        """Nobody may call these off before the batch is done. Raises RebuildMoved when somebody has."""
+        if rebuilds:
+            self._records.hold(rebuild.record.id for rebuild in rebuilds)
+
+    def note(self, rebuilds: Sequence[Rebuild]) -> None:
+        """What the batch has brought to these."""
+        for rebuild in rebuilds:
+            if rebuild.shadow_takes_rows:
+                written, rebuild.written = rebuild.written, 0
+                self._records.note_rows(rebuild.record.id, written, filled=rebuild.is_filled)
+                state = "filled" if rebuild.is_filled else "filling"
+                rebuild.record = replace(rebuild.record, rows=rebuild.record.rows + written, state=state)
+
+    # --- the swap ----------------------------------------------------------------------------------------------------
+
+    def _try_to_swap(self, rebuild: Rebuild, checkpoint: Checkpoint) -> None:
+        record = rebuild.record
+        reason = self._wait_for_older(record.id)
+        if reason is None:
+            try:
+                self._prepare_swap(record)
+                self._swap(rebuild, checkpoint)
+            except TargetLocked:
+                reason = f"waits for who holds a lock on {record.table}"
+            except (CheckpointMoved, RebuildMoved):
+                raise
+            except SinkError as error:
+                if error.retryable and not isinstance(error, DataRefused):
+                    raise
+                reason = f"cannot take its place: {error}"
+            else:
+                log.info("%s is rebuilt: the table that was filled beside it has taken its place", record.table)
+                raise RebuildMoved(f"{record.table} is rebuilt")
+        if reason != record.reason:
+            log.info("the rebuild of %s %s", record.table, reason)
+            with self._database.transaction():
+                self._records.note_reason(record.id, reason)
+            rebuild.record = replace(record, reason=reason)
+
+    def _wait_for_older(self, id_: int) -> str | None:
+        """What is waited for, in words; None: every transaction sees all that is in the shadow."""
+        with self._database.transaction():
+            now = older_transactions(self._database)
+        awaited = self._awaited.setdefault(id_, now)
+        self._awaited[id_] = left = {virtual_id: pid for virtual_id, pid in awaited.items() if virtual_id in now}
+        pids = ", ".join(str(pid) for pid in sorted(left.values()))
+        return f"waits for transactions that began before it was filled (PID {pids})" if left else None
+
+    def _prepare_swap(self, record: Record) -> None:
+        """What would take too long under the live table's lock."""
+        with self._database.transaction():
+            self._records.hold([record.id])
+            if carry(self._database, record) or record.id not in self._prepared:
+                self._database.execute(compose("ANALYZE {}", identifier(record.shadow)))
+        self._prepared.add(record.id)
+
+    def _swap(self, rebuild: Rebuild, checkpoint: Checkpoint) -> None:
+        database, record = self._database, rebuild.record
+        with database.transaction():
+            self._checkpoints.lock(checkpoint)
+            self._records.hold([record.id])
+            database.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'".encode())
+            lock(database, record)
+            require_free_way(database, record, examine(database, record.event, record.table, rebuild.shadow.document))
+            if carry(database, record):  # made since a moment ago
+                raise TargetLocked("an index was made meanwhile")
+            swap(database, record)
+            self._records.end(record.id, "done")
+            self._checkpoints.advance(checkpoint, checkpoint.position, checkpoint.applied_lsn)
+
+    # --- its end -----------------------------------------------------------------------------------------------------
+
+    def fail(self, rebuild: Rebuild, reason: str) -> None:
+        """The shadow does not take what it must: it goes, and the live table goes on."""
+        with self._database.transaction():
+            self._records.hold([rebuild.record.id])
+            self._give_up(rebuild.record, reason)
+
+    def freeze(self, rebuild: Rebuild, reason: str) -> None:
+        """The live table does not take the event's new types: it stays as it is until the swap."""
+        with self._database.transaction():
+            self._records.hold([rebuild.record.id])
+            self._records.freeze(rebuild.record.id)
+        log.warning("%s stays as it is until it is rebuilt: %s", rebuild.record.table, reason)
+
+    def _give_up(self, record: Record, reason: str) -> None:
+        self._records.give_up(record, "failed", reason)
+        log.error("the rebuild of %s has failed, and the table is as it was: %s", record.table, reason)
