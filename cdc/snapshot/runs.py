@@ -111,7 +111,8 @@ class Runs:
         left = [run for run in stored if not run.is_over and run.id not in self._ended]
         if self._untold and not left:
             rows = sum(run.rows for run in self._untold)
-            log.info("the last snapshot is done: %s, %d rows in all", counted(len(self._untold), "event"), rows)
+            events = counted(len(self._untold), "event")
+            log.info("the last snapshot is done: %s, %s in all", events, counted(rows, "row"))
             self._untold.clear()
         paused_since = self._control.snapshots_paused_since()
         self._threads.pause(paused_since is not None)
