@@ -18,7 +18,13 @@ from transforms.keys import Keys
 
 KEY: Final = "KEY"
 """Stands for a key of the pipeline, which does not exist."""
-ALONE: Final[tuple[tuple[str, ...], ...]] = (("watch", KEY), ("unwatch",), ("exec",), ("multi",))
+ALONE: Final[tuple[tuple[str, ...], ...]] = (
+    ("client|reply", "ON"),
+    ("watch", KEY),
+    ("unwatch",),
+    ("exec",),
+    ("multi",),
+)
 """What has no place in a transaction. None of them does anything here; the last one begins the transaction."""
 QUEUED: Final[tuple[tuple[str, ...], ...]] = (
     ("ping",),
@@ -43,6 +49,7 @@ QUEUED: Final[tuple[tuple[str, ...], ...]] = (
     ("xadd", KEY, "*", "", ""),
     ("xrange", KEY, "-", "+"),
     ("xdel", KEY, "0-1"),
+    ("xsetid", KEY, "0-1"),
     ("xtrim", KEY, "MINID", "0"),
     ("xpending", KEY, ""),
     ("xinfo|stream", KEY),

@@ -103,13 +103,13 @@ def coalesced(runs: Iterable[Run], begun: Set[str]) -> list[Run]:
     """The runs, but one for all that nobody has begun and that differ in nothing but who asked and when.
 
     It is the newest by its id, in the oldest one's place. Those in `begun` have begun, though it may not be stored yet:
-    what they read may be older than a request that came since.
+    what they read may be older than a request that came since. One for a sink alone stays: the sink knows it by its id.
     """
     kept: list[Run] = []
-    waiting: dict[tuple[str, str | None, str | None], int] = {}
+    waiting: dict[tuple[str, str | None], int] = {}
     for run in runs:
-        same = run.event, run.to, run.where
-        may_stand = run.state == "pending" and run.id not in begun
+        same = run.event, run.where
+        may_stand = run.state == "pending" and run.to is None and run.id not in begun
         if may_stand and same in waiting:
             older = kept[waiting[same]]
             newest = max(older, run, key=lambda one: one.request)

@@ -66,5 +66,6 @@ def test_everybody_who_asked_is_served_by_a_run_that_had_not_begun_or_is_the_one
     before = {run.id for run in stored if run.state != "pending"} | begun
     for run in stored:
         assert run in kept or any(other.serves(run) and other.id not in before for other in kept)
-    waiting = [(run.event, run.to) for run in kept if run.id not in before]
+    assert [run for run in kept if run.to] == [run for run in stored if run.to]
+    waiting = [run.event for run in kept if run.id not in before and not run.to]
     assert len(waiting) == len(set(waiting))
