@@ -105,8 +105,8 @@ class RunInHand:
         event, until = self.subject.event, rows.last_key
         while True:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
-            if rows.rows and not unseen:
-                self._publishable = sizing.publishable_rows(len(rows.rows), chunks.publishing_seconds)
+            if rows.scanned and not unseen:
+                self._publishable = sizing.publishable_rows(rows.scanned, chunks.publishing_seconds)
             if unseen and rows.rows:
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:

@@ -61,7 +61,7 @@ class Run:
         """Whether what it publishes was read after somebody asked for the run `asked`, and is for the same."""
         where = excerpt(asked.where) if self.state == "refused" and asked.where is not None else asked.where
         same = (self.event, self.to, self.where) == (asked.event, asked.to, where)
-        return same and self.request >= asked.request
+        return self.id == asked.id or (same and self.request >= asked.request)
 
     @property
     def title(self) -> str:
