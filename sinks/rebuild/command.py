@@ -89,7 +89,7 @@ class RebuildCommand:
 
     def follow(self, id_: int, stop: threading.Event, say: Say) -> int:
         """Tell how far it is until it has ended; returns the exit code. Raises RebuildFailed."""
-        told, told_at = ("", ""), 0.0
+        told, told_at = ("asked", ""), time.monotonic()
         while True:
             with self._database.transaction():
                 record = self._records.find(id_)

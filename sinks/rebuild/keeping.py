@@ -166,8 +166,7 @@ class Rebuilding:
                     raise
                 reason = f"cannot take its place: {error}"
             else:
-                log.info("%s is rebuilt: the table that was filled beside it has taken its place", record.table)
-                raise RebuildMoved(f"{record.table} is rebuilt")
+                raise RebuildMoved(f"{record.table} is rebuilt: the table that was filled has taken its place")
         if reason != record.reason:
             log.info("the rebuild of %s %s", record.table, reason)
             with self._database.transaction():

@@ -293,6 +293,25 @@ def test_columns_that_no_field_fills_are_dropped_only_when_that_is_said(pipeline
     assert pipeline.rows("SELECT * FROM replica.customers ORDER BY id") == [(id_, "new") for id_ in (1, 2, 3)]
 
 
+def test_a_table_with_a_long_and_odd_name_is_rebuilt(pipeline: Pipeline) -> None:
+    name = 'replica."Größe ""%s"" of what is sold, in all shops and in all years"'
+    pipeline.tables = {"customer.v1": name}
+    pipeline.transaction(*(customer(id_, "a") for id_ in (1, 2)))
+    assert pipeline.apply() == 0
+    quoted = name.replace("%s", "%%s")
+    pipeline.execute(f"CREATE INDEX ON {quoted} (lower(name))")
+    before = pipeline.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'replica' ORDER BY 1")
+    rebuild(pipeline, ROWS)
+    assert pipeline.rows(f"SELECT id, name FROM {quoted} ORDER BY id") == list(NEW.items())
+    assert pipeline.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'replica' ORDER BY 1") == before
+
+
+def test_a_schema_that_was_made_before_there_were_rebuilds_gets_the_table(pipeline: Pipeline) -> None:
+    pipeline.execute("DROP TABLE cdc.rebuild")
+    rebuild(pipeline, ROWS)
+    assert pipeline.customers() == NEW
+
+
 # --- what stands in the way ------------------------------------------------------------------------------------------
 
 OBSTACLES = {

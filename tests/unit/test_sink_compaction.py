@@ -169,6 +169,8 @@ def write(rows: dict[bytes, bytes], change: Change) -> None:
 KEYS = st.sampled_from([b"1", b"2", b"3"])
 EVENTS = st.one_of(
     st.tuples(st.just("upsert"), KEYS),
+    st.tuples(st.just("own"), KEYS),
+    st.tuples(st.just("foreign"), KEYS),
     st.tuples(st.just("partial"), KEYS),
     st.tuples(st.just("delete"), KEYS),
     st.tuples(st.just("truncate"), KEYS),
@@ -177,22 +179,39 @@ EVENTS = st.one_of(
 
 @given(st.lists(EVENTS, max_size=30))
 def test_a_compacted_batch_does_what_its_entries_do_one_by_one(events: list[tuple[str, bytes]]) -> None:
+    """To a table that takes all of them, and to one that takes no rows of a snapshot for this sink alone."""
+    more = {"partial": [b"partial", b'["x"]'], "own": [b"to", b"billing"], "foreign": [b"to", b"shipping"]}
+
     def made(kind: str, key: bytes, state: bytes) -> list[bytes]:
         if kind == "truncate":
             return truncate()
-        return delete(key) if kind == "delete" else upsert(key, state, *([b"partial", b'["x"]'] * (kind == "partial")))
+        return delete(key) if kind == "delete" else upsert(key, state, *more.get(kind, []))
+
+    def both(steps_: list[Step], rows: dict[bytes, bytes], others: dict[bytes, bytes]) -> None:
+        for step in steps_:
+            assert isinstance(step, dict)
+            assert len({changes.own for changes in step.values()}) == 1
+            apply(rows, step)
+            if not any(changes.own for changes in step.values()):
+                apply(others, step)
 
     batch = entries(*(made(kind, key, b"<%d>" % number) for number, (kind, key) in enumerate(events)))
-    at_once: dict[bytes, bytes] = {b"1": b"old"}
-    one_by_one = dict(at_once)
-    for step in compact(batch, "billing", LABELS):
-        assert isinstance(step, dict)
-        apply(at_once, step)
+    at_once: tuple[dict[bytes, bytes], dict[bytes, bytes]] = {b"1": b"old"}, {b"1": b"old"}
+    one_by_one = dict(at_once[0]), dict(at_once[1])
+    both(compact(batch, "billing", LABELS), *at_once)
     for entry in batch:
-        [step] = compact([entry], "billing", LABELS)
-        assert isinstance(step, dict)
-        apply(one_by_one, step)
+        both(compact([entry], "billing", LABELS), *one_by_one)
     assert at_once == one_by_one
+
+
+def test_rows_for_this_sink_alone_stand_between_the_others() -> None:
+    own = (b"origin", b"snapshot", b"to", b"billing")
+    found = steps(upsert(b"1", b"a"), upsert(b"2", b"b", *own), upsert(b"1", b"c", *own), upsert(b"1", b"d"))
+    assert [(shape(step), isinstance(step, dict) and step["customer.v1"].own) for step in found] == [
+        ({"customer.v1": [([], [[b"a"]])]}, False),
+        ({"customer.v1": [([], [[b"b", b"c"]])]}, True),
+        ({"customer.v1": [([], [[b"d"]])]}, False),
+    ]
 
 
 WORDS = st.sampled_from(

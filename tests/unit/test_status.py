@@ -147,6 +147,14 @@ def test_a_sink_that_is_not_there_yet_or_still_fills_its_replicas_is_told() -> N
     assert "340,000 rows written; it has not reached the end of its streams yet" in text
 
 
+def test_a_table_that_a_sink_rebuilds_is_told() -> None:
+    rebuild = {"event": "customer.v1", "table": "replica.customers", "state": "filling", "rows": 12_000, "reason": None}
+    assert "rebuilds replica.customers: filling, 12,000 rows" in told(status(sink={"rebuilds": [rebuild]}))
+    waiting = rebuild | {"state": "filled", "reason": "waits for who holds a lock on replica.customers"}
+    text = " ".join(told(status(sink={"rebuilds": [waiting]})).split())
+    assert "filled, 12,000 rows; it waits for who holds a lock on replica.customers" in text
+
+
 @pytest.mark.parametrize(
     ("change", "severity", "part", "what"),
     [
