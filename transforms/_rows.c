@@ -705,7 +705,7 @@ static int fill_module(PyObject *module)
         return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    return failed;
+    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 2); /* transforms/accelerator.py */
 }
 
 static PyMethodDef module_functions[] = {

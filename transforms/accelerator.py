@@ -14,14 +14,19 @@ from typing import Any
 WANTED = os.environ.get("STATECAST_PURE_PYTHON", "") in ("", "0")
 
 
+INTERFACES = {"transforms._rows": 2, "sinks._entries": 1}
+"""Of each compiled module: what it has, and with which arguments. One built from other sources has another number."""
+
+
 def load(name: str) -> Any:
-    """The compiled module of this name, or None: it was not built, or is not wanted."""
+    """The compiled module of this name, or None: it was not built, or from other sources, or is not wanted."""
     if not WANTED:
         return None
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError:
         return None
+    return module if getattr(module, "INTERFACE", None) == INTERFACES[name] else None
 
 
 def version(name: str) -> str:

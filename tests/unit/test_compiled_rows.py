@@ -294,3 +294,13 @@ def test_rows_that_were_found_give_together_what_they_give_one_by_one(
         told.append([(batch.end, batch.streams) for batch in log.batches])
     assert told[0] == told[1]
     assert sum(stream.count for _, streams in told[0] for stream in streams.values()) == len(rows) + len(rows[:before])
+
+
+@pytest.mark.parametrize("name", accelerator.INTERFACES)
+def test_what_was_built_from_other_sources_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (built := accelerator.load(name)) is None:
+        pytest.skip("nothing is compiled here")
+    monkeypatch.setattr(built, "INTERFACE", 0)
+    assert accelerator.load(name) is None
+    monkeypatch.delattr(built, "INTERFACE")
+    assert accelerator.load(name) is None
