@@ -2,6 +2,7 @@
 -- The guard around the XADDs of one transaction of Redis (cdc/publisher.py): nothing is appended behind a gap.
 --
 -- KEYS[1]  the stream
+-- KEYS[2]  where "open" leaves for "close" how the stream was; never there outside of a transaction
 -- ARGV[1]  what to do:
 --   look         {last id, entries ever added}
 --   open KNOWN   shut the stream when it ends before KNOWN, the id that the reader knows to be in it: no XADD that
@@ -13,7 +14,7 @@
 -- are one transaction (MULTI, EXEC), which is what makes it safe: nobody sees it shut, and no crash leaves it so.
 --
 -- Ids are compared as text: a Lua number is a double, and ids have more digits than it holds.
-local key, HIGHEST = KEYS[1], '18446744073709551615-18446744073709551615'
+local key, before, HIGHEST = KEYS[1], KEYS[2], '18446744073709551615-18446744073709551615'
 
 local function look()
   local info = redis.pcall('XINFO', 'STREAM', key)
@@ -23,10 +24,7 @@ local function look()
   end
   local seen = {}
   for i = 1, #info, 2 do seen[info[i]] = info[i + 1] end
-  return {
-    last = seen['last-generated-id'], added = seen['entries-added'], deleted = seen['max-deleted-entry-id'],
-    newest = seen['last-entry'] and seen['last-entry'][1],
-  }
+  return {last = seen['last-generated-id'], added = seen['entries-added']}
 end
 
 local function precedes(a, b)
@@ -38,31 +36,31 @@ local function precedes(a, b)
 end
 
 local function open()
+  redis.call('DEL', before)
   local seen, failure = look()
   if failure then return failure end
   if precedes(seen.last, ARGV[2]) then
+    redis.call('SET', before, seen.gone and '' or seen.last)
     if seen.gone then redis.call('SET', key, '') else redis.call('XSETID', key, HIGHEST) end
   end
   return {seen.last, seen.added}
 end
 
 local function close()
-  local seen = look()
-  if not seen then
-    if redis.pcall('GET', key) == '' then redis.call('DEL', key) end
-  elseif seen.last == HIGHEST then  -- its last id was that of its newest entry, or of one that was deleted
-    local last = seen.newest or '0-0'
-    if precedes(last, seen.deleted) then last = seen.deleted end
-    redis.call('XSETID', key, last)
-  end
+  local last = redis.call('GET', before)
+  if not last then return 1 end
+  redis.call('DEL', before)
+  if last == '' then redis.call('DEL', key) else redis.call('XSETID', key, last) end
   return 1
 end
 
 if ARGV[1] == 'prove' then
-  for _, command in ipairs({{'XSETID', key, HIGHEST}, {'SET', key, ''}, {'GET', key}, {'DEL', key}}) do
+  for _, command in ipairs({
+    {'XSETID', key, HIGHEST}, {'SET', key, ''}, {'DEL', key}, {'SET', before, ''}, {'GET', before}, {'DEL', before},
+  }) do
     if not redis.acl_check_cmd(unpack(command)) then
       local name = string.lower(command[1])
-      return redis.error_reply("NOPERM this user has no permissions to run the '" .. name .. "' command on " .. key)
+      return redis.error_reply("NOPERM this user has no permissions to run the '" .. name .. "' command on " .. command[2])
     end
   end
   return 1

@@ -15,11 +15,13 @@ that are there must be the ones we would have written, else the source is not th
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import takewhile
 from typing import Any, NamedTuple, NoReturn
 
 import redis
@@ -28,7 +30,7 @@ from cdc import append
 from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
-from cdc.transport import translated_errors
+from cdc.transport import EntryTooLarge, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 _GUARD = resources.files("cdc").joinpath("append.lua").read_text()
 _QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
 _MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
+_LOAD = append.command(b"SCRIPT", b"LOAD", _GUARD.encode())
+"""Part of every transaction: a guard that Redis has forgotten (SCRIPT FLUSH) would let its XADDs through unguarded."""
 
 
 class StreamHole(TransportError):
@@ -59,6 +63,8 @@ class SourceDiverged(TransportError):
     )
 
 
+MOST_BYTES = 1 << 30
+"""Redis refuses an entry with more, and only when it runs the transaction (t_stream.c: STREAM_LISTPACK_MAX_SIZE)."""
 LOUD_BYTES = 1_000_000
 """From this size on an entry may be larger than Redis takes (proto-max-bulk-len is 1 MB or more), which only its answer
 tells: the connection ends with it."""
@@ -166,8 +172,10 @@ class Publisher:
     def _write(self, stores: Batch | None, batch: Batch, known: Mapping[str, Position]) -> None:
         if self._connection is None:
             self._connect()
-        large = any(len(item) > LOUD_BYTES for entries in batch.streams.values() for item in entries.items)
-        sent = _Sent(stores, batch, known, self._may_be_quiet and not large, time.monotonic())
+        largest = max((len(item) for entries in batch.streams.values() for item in entries.items), default=0)
+        if largest > MOST_BYTES:
+            raise EntryTooLarge(f"an entry has {largest:,} bytes, Redis takes at most {MOST_BYTES:,}")
+        sent = _Sent(stores, batch, known, self._may_be_quiet and largest <= LOUD_BYTES, time.monotonic())
         self._sent.append(sent)
         commands = [] if stores is None else self._store_commands(stores)
         if batch.streams:
@@ -177,13 +185,27 @@ class Publisher:
     def _connect(self) -> None:
         self._connection = self._client.connection_pool.get_connection()
         self._sha = self._client.script_load(_GUARD).encode()
-        try:
-            self._ask(append.command(b"CLIENT", b"REPLY", b"ON"))
-            self._may_be_quiet = True
-        except redis.ResponseError as error:
-            log.info("Redis does not let answers be left out, which costs some speed: %s", error)
+        self._may_be_quiet = self._can_be_quiet()
         for stream in self.last_ids:  # what the guard may have to do must be permitted
             self._ask(self._guard(stream, b"prove"))
+
+    def _can_be_quiet(self) -> bool:
+        """Whether answers are left out when they are to be; a proxy may say so and send them."""
+        token = secrets.token_hex(8).encode()
+        ping = append.command(b"PING", token)
+        try:
+            self._ask(_NOT_QUIET)
+        except redis.ResponseError as error:
+            log.info("Redis does not let answers be left out, which costs some speed: %s", error)
+            return False
+        self._transmit([_QUIET, append.command(b"PING"), _NOT_QUIET, ping])
+        answers: list[Any] = []
+        while not answers or answers[-1] != token:
+            try:
+                answers.append(self._connection.read_response())
+            except redis.ResponseError as error:
+                answers.append(error)
+        return answers == [b"OK", token]
 
     def _ask(self, command: bytes) -> Any:
         self._transmit([command])
@@ -192,15 +214,15 @@ class Publisher:
     def _transmit(self, commands: Sequence[bytes]) -> None:
         self._counters.sent_bytes += sum(map(len, commands))
         if commands:
-            self._connection.send_packed_command([b"".join(commands)])
+            self._connection.send_packed_command([b"".join(commands)], check_health=False)  # a PING among the answers
 
     def _guard(self, stream: str, *arguments: bytes) -> bytes:
         key = self._keys.stream(stream, self._epoch).encode()
-        return append.command(b"EVALSHA", self._sha, b"1", key, *arguments)
+        return append.command(b"EVALSHA", self._sha, b"2", key, key + b":shut", *arguments)
 
     def _append_commands(self, sent: _Sent) -> list[bytes]:
         looks = [self._guard(stream, b"look") for stream in sent.batch.streams]
-        commands = [*looks, *([_QUIET] if sent.quiet else []), _MULTI]
+        commands = [*looks, *([_QUIET] if sent.quiet else []), _MULTI, _LOAD]
         for stream, entries in sent.batch.streams.items():
             commands.append(self._guard(stream, b"open", str(sent.known[stream]).encode()))
             commands += entries.items
@@ -239,16 +261,19 @@ class Publisher:
     def _settle_entries(self, sent: _Sent) -> None:
         streams = sent.batch.streams
         before, refusals, after = self._read_answers(sent)
-        for stream, seen in zip(streams, before, strict=True):
-            if seen.last < (known := sent.known[stream]):
-                key = self._keys.stream(stream, self._epoch)
-                raise StreamHole(f"stream {key} lost entries: it ends at {seen.last}, expected {known}")
+        self._expect_no_hole(sent, before)
         if refusals:
             raise refusals[0]
         if any(seen.last < append.last_id(streams[stream].items) for stream, seen in zip(streams, after, strict=True)):
             self._hear_why(sent)
         for stream, seen, then in zip(streams, before, after, strict=True):
-            self._take(stream, streams[stream], max(0, then.added - seen.added), then.last)
+            self._take(stream, streams[stream], seen, then)
+
+    def _expect_no_hole(self, sent: _Sent, before: Sequence[_Seen]) -> None:
+        for (stream, known), seen in zip(sent.known.items(), before, strict=True):
+            if seen.last < known:
+                key = self._keys.stream(stream, self._epoch)
+                raise StreamHole(f"stream {key} lost entries: it ends at {seen.last}, expected {known}")
 
     def _hear_why(self, sent: _Sent) -> NoReturn:
         """Redis refused a batch without a word: send it again so that its answers are heard. Raises what they say."""
@@ -257,7 +282,8 @@ class Publisher:
             self._read_answers(later)
         loud = replace(sent, quiet=False)
         self._transmit(self._append_commands(loud))
-        _, refusals, _ = self._read_answers(loud)
+        before, refusals, _ = self._read_answers(loud)
+        self._expect_no_hole(loud, before)
         raise refusals[0] if refusals else TransportUnreachable("Redis refused a batch that it takes now")
 
     def _read_answers(self, sent: _Sent) -> tuple[list[_Seen], list[Exception], list[_Seen]]:
@@ -268,30 +294,46 @@ class Publisher:
         if streams and sent.quiet:
             self._connection.read_response()  # to the command that ends the quiet
         elif streams:
-            for _ in range(1 + sum(entries.count + 2 for entries in streams.values())):
+            for _ in range(2 + sum(entries.count + 2 for entries in streams.values())):
                 self._connection.read_response()  # "queued", or why not
             answers = self._connection.read_response()
             errors = [one for one in answers if isinstance(one, Exception)]
             refusals = [one for one in errors if "equal or smaller" not in str(one)]  # those are there already
+            at = 1  # behind the answer to _LOAD; what a guard has seen is of the very moment
+            for index, entries in enumerate(streams.values()):
+                if not isinstance(answers[at], Exception):
+                    before[index] = self._as_seen(answers[at])
+                at += entries.count + 2
         return before, refusals, [self._read_look() for _ in streams]
 
     def _read_look(self) -> _Seen:
-        last, added = self._connection.read_response()
+        return self._as_seen(self._connection.read_response())
+
+    @staticmethod
+    def _as_seen(answer: Any) -> _Seen:
+        last, added = answer
         return _Seen(Position.parse(last.decode()), added)
 
-    def _take(self, stream: str, entries: StreamBatch, appended: int, last: Position) -> None:
-        skipped = entries.count - appended
-        self.last_ids[stream] = last
+    def _take(self, stream: str, entries: StreamBatch, seen: _Seen, then: _Seen) -> None:
+        items = entries.items
+        there = (Position.parse(append.entry_id(item).decode()) <= seen.last for item in items)
+        skipped = sum(1 for _ in takewhile(bool, there))  # ids rise
+        appended = entries.count - skipped
+        self.last_ids[stream] = then.last
         self.appended += appended
         self._counters.entries[stream] += appended
-        if skipped:
-            self.skipped += skipped
-            self._counters.repeats[stream] += skipped
-            self._prove(stream, entries.items[:skipped])
+        self.skipped += skipped
+        self._counters.repeats[stream] += skipped
+        if then.added - seen.added != appended or then.last != max(seen.last, append.last_id(items)):
+            self._prove(stream, items)  # somebody else wrote meanwhile, or one was refused between others
+        elif skipped:
+            self._prove(stream, items[:skipped])
 
     def _prove(self, stream: str, items: Sequence[bytes]) -> None:
         """Compare skipped entries with those in the stream: the same id must have the same tx and ts."""
         expected = dict(append.identities(items))
+        if len(expected) < len(items):
+            raise SourceDiverged(f"two entries for {self._keys.stream(stream, self._epoch)} have one id")
         ids = list(expected)
         key = self._keys.stream(stream, self._epoch)
         pipe = self._client.pipeline(transaction=True)  # else the stream could be trimmed between the two
@@ -299,7 +341,8 @@ class Publisher:
         pipe.xrange(key, ids[0], ids[-1])
         oldest, there = pipe.execute()
         found = {entry_id: (fields.get(b"tx"), fields.get(b"ts")) for entry_id, fields in there}
-        floor = Position.parse(oldest[0][0].decode()) if oldest else self.last_ids[stream]
+        last = self.last_ids[stream]
+        floor = Position.parse(oldest[0][0].decode()) if oldest else Position(last.commit_lsn, last.ordinal + 1)
         for entry_id, (type_, tx, ts) in expected.items():
             if entry_id in found:
                 if found[entry_id] != (tx, ts):

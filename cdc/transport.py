@@ -35,6 +35,12 @@ class EntryTooLarge(TransportError):
     remedy = "Leave the large column out of `columns`, or raise Redis' proto-max-bulk-len."
 
 
+_REFUSED_FOR_NOW = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 30.0
 
@@ -61,6 +67,8 @@ def translated_errors() -> Iterator[None]:
         if is_untrusted(str(error)):
             raise TransportNotTrusted(f"Redis' TLS cannot be trusted: {error}") from error
         raise TransportUnreachable(f"Redis does not answer: {error}") from error
+    except _REFUSED_FOR_NOW as error:  # redis-py takes the code off the text
+        raise TransportUnreachable(f"Redis refuses for now: {error}") from error
     except redis.exceptions.NoScriptError as error:
         raise TransportUnreachable("Redis has emptied its script cache") from error
     except redis.ResponseError as error:

@@ -13,8 +13,8 @@ import sinks.transport
 from cdc import append
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
-from cdc.errors import TransportFull, TransportRefused
-from cdc.publisher import Publisher, StreamHole
+from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
+from cdc.publisher import Publisher, SourceDiverged, StreamHole
 from cdc.transport import EntryTooLarge, connect
 from tests.processes import wait_until
 from transforms.address import Address
@@ -143,6 +143,65 @@ def test_a_stream_whose_end_is_older_is_shut_and_left_as_it_was(client: redis.Re
         behind.advance()
     behind.close()
     assert client.xinfo_stream(STREAM) == before
+
+
+def test_a_stream_that_was_trimmed_to_nothing_keeps_its_last_id(client: redis.Redis, publisher: Publisher) -> None:
+    publisher.send(batch(10))
+    while not publisher.idle:
+        publisher.advance()
+    client.xtrim(STREAM, maxlen=0, approximate=False)
+    behind = Publisher(client, KEYS, 1, {"customer": Position.parse("20-1000000")})
+    behind.send(batch(30))
+    with pytest.raises(StreamHole):
+        behind.advance()
+    behind.close()
+    assert client.xinfo_stream(STREAM)["last-generated-id"] == b"10-1000000"
+    assert sorted(client.scan_iter("shop:*")) == sorted([STREAM.encode(), KEYS.meta.encode()])
+
+
+def test_without_its_script_the_guard_keeps_the_next_batch_out_all_the_same(
+    client: redis.Redis, publisher: Publisher
+) -> None:
+    publisher.send(batch(10))
+    while not publisher.idle:
+        publisher.advance()
+    client.delete(STREAM)
+    client.script_flush()
+    publisher.send(batch(20))
+    with pytest.raises(TransportError):
+        publisher.advance()
+    assert client.exists(STREAM) == 0
+
+
+def test_entries_that_somebody_else_added_are_not_taken_for_ours(client: redis.Redis, publisher: Publisher) -> None:
+    publisher.send(batch(10))
+    while not publisher.idle:
+        publisher.advance()
+    client.xadd(STREAM, {"op": "upsert", "tx": "9", "ts": "9"}, id="20-1000000")
+    publisher.send(batch(20, 30))
+    with pytest.raises(SourceDiverged, match="20-1000000"):
+        publisher.advance()
+
+
+def test_what_a_second_reader_has_appended_in_the_meantime_is_proved(client: redis.Redis, publisher: Publisher) -> None:
+    publisher.send(batch(10))
+    while not publisher.idle:
+        publisher.advance()
+    other = Publisher(client, KEYS, 1, {"customer": Position.parse("10-1000000")})
+    other.send(batch(20, 30, 40, 50))
+    other.advance()
+    other.close()
+    publisher.send(batch(20, 30))
+    publisher.advance()
+    assert (publisher.appended, publisher.skipped) == (1, 2)
+    assert ids(client) == [f"{lsn}-1000000" for lsn in (10, 20, 30, 40, 50)]
+
+
+def test_a_server_that_became_a_replica_is_waited_for(client: redis.Redis, publisher: Publisher) -> None:
+    client.replicaof("127.0.0.1", 1)
+    publisher.send(batch(10))
+    with pytest.raises(TransportUnreachable):
+        publisher.advance()
 
 
 def test_a_stream_that_is_gone_is_shut_and_stays_gone(client: redis.Redis, publisher: Publisher) -> None:
