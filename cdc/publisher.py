@@ -214,11 +214,11 @@ class Publisher:
     def _transmit(self, commands: Sequence[bytes]) -> None:
         self._counters.sent_bytes += sum(map(len, commands))
         if commands:
-            self._connection.send_packed_command([b"".join(commands)], check_health=False)  # a PING among the answers
+            self._connection.send_packed_command([b"".join(commands)], check_health=False)  # no PING among the answers
 
     def _guard(self, stream: str, *arguments: bytes) -> bytes:
-        key = self._keys.stream(stream, self._epoch).encode()
-        return append.command(b"EVALSHA", self._sha, b"2", key, key + b":shut", *arguments)
+        key, shut = self._keys.stream(stream, self._epoch), self._keys.shut(stream, self._epoch)
+        return append.command(b"EVALSHA", self._sha, b"2", key.encode(), shut.encode(), *arguments)
 
     def _append_commands(self, sent: _Sent) -> list[bytes]:
         looks = [self._guard(stream, b"look") for stream in sent.batch.streams]

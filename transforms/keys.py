@@ -59,6 +59,10 @@ class Keys:
         """The stream's key, which changes its name from the second epoch on."""
         return f"{self.pipeline}:{stream}" + (f"@{epoch}" if epoch > 1 else "")
 
+    def shut(self, stream: str, epoch: int) -> str:
+        """String: how a stream was that is shut; never there outside of a transaction of the reader's."""
+        return f"{self.stream(stream, epoch)}:shut"
+
     @property
     def everything(self) -> str:
         """A pattern that matches all of the pipeline's keys."""
