@@ -1,7 +1,8 @@
-"""How Redis is connected to, so that an address which says TLS where there is none, or none where it is, is told.
+"""How Redis is connected to, so that it is told why a server hangs up or says nothing.
 
-Without this, a Redis that knows no TLS waits for the end of what it takes for a line, and its client for a handshake;
-the other way round the server hangs up. Neither end says why.
+Where an address says TLS and there is none, a Redis waits for the end of what it takes for a line, and its client for a
+handshake; the other way round the server hangs up. Neither end says why. And a Redis that is sent more than it takes
+says so and hangs up while the rest is still on its way.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ def client(address: Address, *, connect_timeout_seconds: float, timeout_seconds:
     """
     url = address.reveal()
     options: dict[str, Any] = dict(address.redis_tls())
-    if not url.startswith("unix:"):  # a socket of TCP alone has it
-        options |= {"socket_keepalive": True}
+    if url.startswith("unix:"):
+        options["connection_class"] = _UnixConnection
+    else:
+        options["socket_keepalive"] = True
         options["connection_class"] = _TlsConnection if url.startswith("rediss:") else _PlainConnection
     try:
         made = redis.Redis.from_url(
@@ -51,7 +54,43 @@ def client(address: Address, *, connect_timeout_seconds: float, timeout_seconds:
     return made
 
 
-class _TlsConnection(redis.SSLConnection):
+class _HearsRefusals(redis.connection.AbstractConnection):
+    """A connection which, when the server hangs up on what is being sent, raises what it has said before that."""
+
+    _is_sending = False
+    _refusal: redis.ResponseError | None = None
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self._is_sending, self._refusal = True, None
+        try:
+            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        except redis.ConnectionError as error:
+            if self._refusal is not None:
+                raise self._refusal from error
+            raise
+        finally:
+            self._is_sending = False
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        if self._is_sending:  # it failed: the last chance to hear
+            self._is_sending = False
+            self._listen()
+        super().disconnect(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _listen(self) -> None:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError, OSError):
+            while self._refusal is None and self.can_read(timeout=0):  # it has arrived before the end did
+                try:
+                    self.read_response(disconnect_on_error=False)
+                except redis.ResponseError as said:
+                    self._refusal = said
+
+
+class _UnixConnection(_HearsRefusals, redis.UnixDomainSocketConnection):
+    """A connection to a socket file."""
+
+
+class _TlsConnection(_HearsRefusals, redis.SSLConnection):
     """A TLS connection whose handshake has the time limit of connecting."""
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> Any:
@@ -66,7 +105,7 @@ class _TlsConnection(redis.SSLConnection):
         return encrypted
 
 
-class _PlainConnection(redis.Connection):
+class _PlainConnection(_HearsRefusals, redis.Connection):
     """A connection without TLS, which looks for TLS where the server hangs up on it."""
 
     def connect(self) -> None:
