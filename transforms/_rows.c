@@ -529,18 +529,9 @@ enum outcome encode_tuple(
     return put_row(plan, values, key, state);
 }
 
-/* The answer of a method that makes a row; frees the buffers. */
-static PyObject *answer(enum outcome outcome, struct buffer *key, struct buffer *state)
+static PyObject *pair(const struct buffer *key, const struct buffer *state)
 {
-    PyObject *result = NULL;
-    if (outcome == DONE)
-        result = Py_BuildValue(
-            "y#y#", key->data, (Py_ssize_t)key->used, state->data, (Py_ssize_t)state->used);
-    else if (outcome == NOT_MINE)
-        result = Py_NewRef(Py_None);
-    PyMem_Free(key->data);
-    PyMem_Free(state->data);
-    return result;
+    return Py_BuildValue("y#y#", key->data, (Py_ssize_t)key->used, state->data, (Py_ssize_t)state->used);
 }
 
 /* Take (bytes, offset); an offset that is not in the bytes becomes one behind them. */
@@ -573,7 +564,14 @@ static PyObject *plan_row(PyObject *self, PyObject *const *arguments, Py_ssize_t
     if (!data_and_offset(arguments, count, &data, &size, &at))
         return NULL;
     enum outcome outcome = encode_tuple((const Plan *)self, data, size, at, &key, &state);
-    return answer(outcome, &key, &state);
+    PyObject *result = NULL;
+    if (outcome == DONE)
+        result = pair(&key, &state);
+    else if (outcome == NOT_MINE)
+        result = Py_NewRef(Py_None);
+    PyMem_Free(key.data);
+    PyMem_Free(state.data);
+    return result;
 }
 
 PyDoc_STRVAR(key_doc, "key(data, at): (key, end) of the tuple at `at`, and the offset behind it; None: not mine.");
@@ -648,26 +646,62 @@ static enum outcome find_line_values(const Plan *plan, unsigned char *copy, size
     return plan->width ? DONE : NOT_MINE;
 }
 
-PyDoc_STRVAR(line_doc, "line(text): (key, state) of a row in COPY's text format, with its line's end; None: not mine.");
+PyDoc_STRVAR(
+    lines_doc,
+    "lines(texts, first): (key, state) of each row in COPY's text format, with its line's end, from number `first` of the\n"
+    "list on. Ends before the first that is not mine.");
 
-static PyObject *plan_line(PyObject *self, PyObject *given)
+/* The buffers that the rows of a call share. */
+struct line_buffers {
+    struct buffer copy, key, state;
+};
+
+/* Append the row of a text to `rows`. */
+static enum outcome add_line(PyObject *rows, const Plan *plan, PyObject *given, struct line_buffers *buffers)
 {
-    const Plan *plan = (const Plan *)self;
     char *text;
     Py_ssize_t size;
     struct value values[MOST_COLUMNS];
-    struct buffer key = {0}, state = {0}, copy = {0};
-    enum outcome outcome = FAILED;
-    if (PyBytes_AsStringAndSize(given, &text, &size) < 0)
+    buffers->copy.used = buffers->key.used = buffers->state.used = 0;
+    if (PyBytes_AsStringAndSize(given, &text, &size) < 0 || !reserve(&buffers->copy, (size_t)size))
+        return FAILED;
+    memcpy(buffers->copy.data, text, (size_t)size);
+    enum outcome outcome = find_line_values(plan, buffers->copy.data, (size_t)size, values);
+    if (outcome == DONE)
+        outcome = put_row(plan, values, &buffers->key, &buffers->state);
+    if (outcome != DONE)
+        return outcome;
+    PyObject *row = pair(&buffers->key, &buffers->state);
+    int failed = row == NULL || PyList_Append(rows, row) < 0;
+    Py_XDECREF(row);
+    return failed ? FAILED : DONE;
+}
+
+static PyObject *plan_lines(PyObject *self, PyObject *arguments)
+{
+    PyObject *texts, *rows;
+    Py_ssize_t at;
+    struct line_buffers buffers = {0};
+    if (!PyArg_ParseTuple(arguments, "O!n", &PyList_Type, &texts, &at))
         return NULL;
-    if (reserve(&copy, (size_t)size)) {
-        memcpy(copy.data, text, (size_t)size);
-        outcome = find_line_values(plan, copy.data, (size_t)size, values);
-        if (outcome == DONE)
-            outcome = put_row(plan, values, &key, &state);
+    if (at < 0) {
+        PyErr_SetString(PyExc_ValueError, "an offset is negative");
+        return NULL;
     }
-    PyMem_Free(copy.data);
-    return answer(outcome, &key, &state);
+    if ((rows = PyList_New(0)) == NULL)
+        return NULL;
+    enum outcome outcome = DONE;
+    for (; outcome == DONE && at < PyList_Size(texts); at++) {
+        PyObject *text = Py_NewRef(PyList_GetItem(texts, at)); /* an encoder in Python may do anything, to the list too */
+        outcome = add_line(rows, (const Plan *)self, text, &buffers);
+        Py_DECREF(text);
+    }
+    PyMem_Free(buffers.copy.data);
+    PyMem_Free(buffers.key.data);
+    PyMem_Free(buffers.state.data);
+    if (outcome == FAILED)
+        Py_CLEAR(rows);
+    return rows;
 }
 
 /* --- the module -----------------------------------------------------------------------------------------------------*/
@@ -675,7 +709,7 @@ static PyObject *plan_line(PyObject *self, PyObject *given)
 static PyMethodDef plan_methods[] = {
     {"row", (PyCFunction)(void (*)(void))plan_row, METH_FASTCALL, row_doc},
     {"key", (PyCFunction)(void (*)(void))plan_key, METH_FASTCALL, key_doc},
-    {"line", plan_line, METH_O, line_doc},
+    {"lines", plan_lines, METH_VARARGS, lines_doc},
     {"upserts", plan_upserts, METH_VARARGS, upserts_doc},
     {"transactions", plan_transactions, METH_VARARGS, transactions_doc},
     {NULL, NULL, 0, NULL},
@@ -705,7 +739,7 @@ static int fill_module(PyObject *module)
         return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 2); /* transforms/accelerator.py */
+    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 3); /* transforms/accelerator.py */
 }
 
 static PyMethodDef module_functions[] = {

@@ -78,8 +78,8 @@ class RowEncoder:
     of a key (`K`), whose other columns are empty. A plain pair (key, state) is the common, full row."""
     key: Callable[[bytes, int], tuple[bytes, int]]
     """`key(data, at)`: the key of the tuple at `at`, and the offset behind the tuple."""
-    line: Callable[[bytes], tuple[bytes, bytes] | Row]
-    """`line(text)`: the same as `row` for a row in COPY's text format, with its line's end."""
+    lines: Callable[[list[bytes]], list[tuple[bytes, bytes] | Row]]
+    """`lines(texts)`: the same as `row` for rows in COPY's text format, each with its line's end."""
     upserts: Callable[..., tuple[list[bytes], int]] | None = None
     """Items of many frames at once, where compiled code is there: `Plan.upserts` in `_items.c`."""
     transactions: Callable[..., tuple[list[bytes], int, list[int], int, int, int] | None] | None = None
@@ -102,7 +102,7 @@ def compiled_encoder(relation: Sequence[RelationColumn], columns: Sequence[str],
         explicit.labels(columns),
         explicit.labels(key),
     )
-    encoded_row, encoded_key, encoded_line = made.row, made.key, made.line
+    encoded_row, encoded_key, encoded_lines = made.row, made.key, made.lines
 
     def encode_row(data: bytes, at: int, old: int) -> tuple[bytes, bytes] | Row:
         return encoded_row(data, at) or explicit.row(data, at, old)
@@ -110,10 +110,14 @@ def compiled_encoder(relation: Sequence[RelationColumn], columns: Sequence[str],
     def encode_key(data: bytes, at: int) -> tuple[bytes, int]:
         return encoded_key(data, at) or explicit.old_key(data, at)
 
-    def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
-        return encoded_line(text) or explicit.line(text)
+    def encode_lines(texts: list[bytes]) -> list[tuple[bytes, bytes] | Row]:
+        rows: list[tuple[bytes, bytes] | Row] = encoded_lines(texts, 0)
+        while len(rows) < len(texts):
+            rows.append(explicit.line(texts[len(rows)]))
+            rows += encoded_lines(texts, len(rows))
+        return rows
 
-    return RowEncoder(encode_row, encode_key, encode_line, made.upserts, made.transactions)
+    return RowEncoder(encode_row, encode_key, encode_lines, made.upserts, made.transactions)
 
 
 def shaped_encoder(
@@ -142,7 +146,10 @@ def shaped_encoder(
     def encode_line(text: bytes) -> tuple[bytes, bytes] | Row:
         return lines.latest(text, 0) or lines.encode(copy_text.kinds(text), text, 0) or explicit.line(text)
 
-    return RowEncoder(encode_row, encode_key, encode_line)
+    def encode_lines(texts: list[bytes]) -> list[tuple[bytes, bytes] | Row]:
+        return [encode_line(text) for text in texts]
+
+    return RowEncoder(encode_row, encode_key, encode_lines)
 
 
 class _Field(NamedTuple):

@@ -59,7 +59,7 @@ class Chunks:
         oid, columns = subject.mapping.table.oid, subject.mapping.columns
         while True:
             before = table_shape(self.source, oid)
-            rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.line)
+            rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.lines)
             after = table_shape(self.source, oid)
             if any(after.types.get(column.name) != column.type.pg_type for column in columns):
                 raise TableReshaped(f"the columns of {subject.mapping.table.name} have changed")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import select
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from psycopg import sql
+import psycopg
+from psycopg import pq, sql
 
 from cdc.catalog import Column
 from cdc.snapshot.visibility import Snapshot
@@ -60,35 +62,62 @@ class _Enough(Exception):
     """A chunk has its bytes."""
 
 
-def read_chunk(source: Source, query: ChunkQuery, budget_bytes: int, encode: Callable[[bytes], Row]) -> ChunkRows[Row]:
+def read_chunk(
+    source: Source, query: ChunkQuery, budget_bytes: int, encode: Callable[[list[bytes]], list[Row]]
+) -> ChunkRows[Row]:
     """Read rows in one REPEATABLE READ transaction; stops behind `budget_bytes`, but not before the first row.
 
-    `encode` takes a row of the query's columns in COPY's text format, with its line's end. Raises SourceError.
+    `encode` takes rows of the query's columns in COPY's text format, each with its line's end. Raises SourceError.
     """
     rows: list[Row] = []
-    line, size, cut = b"", 0, False
+    last, size, cut = b"", 0, False
     statement = sql.SQL("COPY ({}) TO STDOUT").format(_rows(query))
     with translated_errors():
         source.connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             snapshot = current_snapshot(source)
             reach = _reach(source, query)
-            with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for received in copy:
-                    line = bytes(received)
-                    rows.append(encode(line))
-                    size += len(line)
-                    if size >= budget_bytes and query.keys is None:
-                        cut = True
-                        raise _Enough  # psycopg cancels a COPY that is left by an exception, not by `break`
+            with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement):
+                for lines in _arriving(source.connection.pgconn):
+                    size += sum(map(len, lines))
+                    cut = size >= budget_bytes and query.keys is None
+                    while cut and size - len(lines[-1]) >= budget_bytes:
+                        size -= len(lines.pop())
+                    rows += encode(lines)
+                    last = lines[-1]
+                    if cut:
+                        raise _Enough  # psycopg cancels a COPY that is left by an exception
         finally:
             source.connection.execute("ROLLBACK")
-    last_key = _key_of(line, query) if rows else None
+    last_key = _key_of(last, query) if rows else None
     if reach is not None and not cut:
         assert query.limit is not None
         return ChunkRows(snapshot, rows, reach, query.limit, size, exhausted=False)
     exhausted = not cut and (query.limit is None or query.condition is not None or len(rows) < query.limit)
     return ChunkRows(snapshot, rows, last_key, len(rows), size, exhausted)
+
+
+def _arriving(pgconn: pq.abc.PGconn) -> Iterator[list[bytes]]:
+    """The lines of the COPY that this connection runs, in the lots in which they arrive.
+
+    psycopg's own iteration takes them one by one, which costs twice as much.
+    """
+    lines: list[bytes] = []
+    while True:
+        size, line = pgconn.get_copy_data(1)
+        if size > 0:
+            lines.append(bytes(line))
+            continue
+        if lines:
+            yield lines
+            lines = []
+        if size < 0:
+            break
+        select.select([pgconn.socket], [], [])
+        pgconn.consume_input()
+    while (result := pgconn.get_result()) is not None:
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
 
 
 def check_condition(source: Source, query: ChunkQuery) -> None:

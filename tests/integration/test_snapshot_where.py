@@ -308,6 +308,10 @@ def test_chunks_are_found_by_the_keys_index_however_rare_the_rows_are(
     assert "Sort" not in plan
 
 
+def each_line(lines: list[bytes]) -> list[list[bytes | None]]:
+    return [copy_text.values(line) for line in lines]
+
+
 def test_a_chunk_ends_after_so_many_rows_whether_they_are_chosen_or_not(source: Source) -> None:
     seen, after = [], None
     for _ in range(4):
@@ -315,7 +319,7 @@ def test_a_chunk_ends_after_so_many_rows_whether_they_are_chosen_or_not(source: 
             source,
             query(source, "customers", ("id",), after=after, limit=10_000, condition="(\"region\" = 'eu')"),
             1 << 30,
-            copy_text.values,
+            each_line,
         )
         seen.append((rows.last_key, rows.scanned, len(rows.rows), rows.exhausted))
         after = rows.last_key
@@ -329,13 +333,13 @@ def test_a_chunk_ends_after_so_many_rows_whether_they_are_chosen_or_not(source: 
 
 def test_a_chunk_without_any_chosen_row_goes_on(source: Source) -> None:
     none = query(source, "customers", ("id",), limit=10, condition='("id" > 20)')
-    rows = read_chunk(source, none, 1 << 30, copy_text.values)
+    rows = read_chunk(source, none, 1 << 30, each_line)
     assert (rows.rows, rows.last_key, rows.scanned, rows.exhausted) == ([], ("10",), 10, False)
 
 
 def test_a_chunk_that_is_cut_ends_at_its_last_row(source: Source) -> None:
     cut = query(source, "customers", ("id",), limit=10_000, condition="(\"region\" = 'eu')")
-    rows = read_chunk(source, cut, 100, copy_text.values)
+    rows = read_chunk(source, cut, 100, each_line)
     assert not rows.exhausted
     assert rows.last_key == ((rows.rows[-1][0] or b"").decode(),)
     assert rows.scanned == len(rows.rows) < 10

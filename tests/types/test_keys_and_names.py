@@ -205,17 +205,17 @@ def read_by_chunks(pipeline: Mirror, keys: Mapping[str, tuple[str, ...]]) -> Non
             key = tuple(column for column in table.columns if column.name != "v")
             relation = [RelationColumn(column.name, column.type) for column in table.columns]
             encoder = compile_encoder(relation, [column.name for column in relation], [column.name for column in key])
-            whole = read_chunk(source, ChunkQuery(name, table.columns, key), 1 << 30, bytes).rows
+            whole = read_chunk(source, ChunkQuery(name, table.columns, key), 1 << 30, list).rows
             read: list[bytes] = []
             after, exhausted = None, False
             while not exhausted:
-                chunk = read_chunk(source, ChunkQuery(name, table.columns, key, after, limit=1), 1 << 30, bytes)
+                chunk = read_chunk(source, ChunkQuery(name, table.columns, key, after, limit=1), 1 << 30, list)
                 read += chunk.rows
                 after, exhausted = chunk.last_key, chunk.exhausted
             assert read == whole, keys[name.name]
-            asked = frozenset(encoder.line(row)[0] for row in whole)
+            asked = frozenset(row[0] for row in encoder.lines(whole))
             assert len(asked) == len(whole)
-            found = read_chunk(source, ChunkQuery(name, table.columns, key, keys=asked), 1 << 30, bytes).rows
+            found = read_chunk(source, ChunkQuery(name, table.columns, key, keys=asked), 1 << 30, list).rows
             assert sorted(found) == sorted(whole), keys[name.name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from cdc.snapshot.visibility import Snapshot
 from tests import builders
-from tests.builders import column
+from tests.builders import INTEGER, JSON, column
 from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, PREFIX, UNMAPPED, Log, columns, route
 from transforms import accelerator
 from transforms.encoder import COMPILED, Row, RowEncoder, compiled_encoder, shaped_encoder
@@ -105,8 +106,10 @@ def test_a_plain_row_is_compiled_work_and_with_a_byte_less_or_more_it_is_refused
     compiled, explicit = both()
     data = builders.tuple_data(*PLAIN_ROW)
     line = b"\t".join(value.replace(b"\\", b"\\\\") for value in PLAIN_ROW) + b"\n"
-    assert type(compiled.row(data, 0, 0)) is type(compiled.line(line)) is tuple  # a Row is made by the explicit one
-    assert Row(*compiled.row(data, 0, 0)) == Row(*compiled.line(line)) == explicit.row(data, 0, 0)
+    assert (
+        type(compiled.row(data, 0, 0)) is type(compiled.lines([line])[0]) is tuple
+    )  # a Row is made by the explicit one
+    assert Row(*compiled.row(data, 0, 0)) == Row(*compiled.lines([line])[0]) == explicit.row(data, 0, 0)
     for size in range(len(data)):
         with pytest.raises(MalformedMessage):
             compiled.row(data[:size], 0, 0)
@@ -116,12 +119,24 @@ def test_a_plain_row_is_compiled_work_and_with_a_byte_less_or_more_it_is_refused
         compiled.row(data + b"n", 0, 0)
 
 
+def first_line(encoder: RowEncoder) -> Callable[[bytes], object]:
+    return lambda text: encoder.lines([text])[0]
+
+
 @needs_compiled
 @given(st.lists(st.sampled_from([*TEXTS, b"\\N", b"\\\\N", b"\\q", b"a\\", b"\\t\\\\"]), min_size=10, max_size=12))
 def test_any_line_of_copys_text_becomes_the_same_row(texts: list[bytes]) -> None:
     compiled, explicit = both()
     line = b"\t".join(texts) + b"\n"
-    assert outcome(compiled.line, line) == outcome(explicit.line, line)
+    assert outcome(first_line(compiled), line) == outcome(first_line(explicit), line)
+
+
+@needs_compiled
+@given(st.lists(st.sampled_from([b"1\tplain\n", b"2\tb\\tc\n", b'3\t{"a":\x01}\n', b"4\t\\N\n"]), max_size=12))
+def test_lines_that_are_left_to_python_keep_their_place_among_others(texts: list[bytes]) -> None:
+    relation = [column("id", INTEGER), column("doc", JSON)]
+    compiled, shaped = (one(relation, ["id", "doc"], ["id"]) for one in (compiled_encoder, shaped_encoder))
+    assert list(starmap(Row, compiled.lines(texts))) == list(starmap(Row, shaped.lines(texts)))
 
 
 @needs_compiled

@@ -133,7 +133,7 @@ def test_what_was_met_before_never_changes_how_a_row_is_encoded(make: Make, case
             assert learned.key(data + behind, 0) == explicit.key(data + behind, 0)
         if UNCHANGED not in sent:
             line = copy_line(sent)
-            assert Row(*learned.line(line)) == explicit.line(line) == explicit.row(data, 0, 0)
+            assert Row(*learned.lines([line])[0]) == explicit.lines([line])[0] == explicit.row(data, 0, 0)
 
 
 @every_encoder
@@ -174,8 +174,8 @@ def test_a_key_never_runs_into_the_new_tuple(
 def test_a_null_is_no_bytea(make: Make, line: bytes) -> None:
     relation = [column("id", INTEGER), column("b", BYTEA), column("t")]
     learned, explicit = (one(relation, ["b", "t"], ["id"]) for one in (make, explicit_encoder))
-    learned.line(b"1\t\\\\x00\tx\n")
-    assert Row(*learned.line(line)) == explicit.line(line)
+    learned.lines([b"1\t\\\\x00\tx\n"])
+    assert Row(*learned.lines([line])[0]) == explicit.lines([line])[0]
 
 
 @every_encoder
@@ -210,7 +210,7 @@ def test_a_key_is_that_of_its_row(make: Make, case: Case) -> None:
 def test_a_line_of_copys_text_is_encoded_like_the_tuple_with_its_values(make: Make, case: Case) -> None:
     whole = [b"1" if value is UNCHANGED else value for value in case.sent()]
     made = case.encoder(make)
-    assert Row(*made.line(copy_line(whole))) == Row(*made.row(builders.tuple_data(*whole), 0, 0))
+    assert Row(*made.lines([copy_line(whole)])[0]) == Row(*made.row(builders.tuple_data(*whole), 0, 0))
 
 
 def copy_line(values: Sequence[Value]) -> bytes:
