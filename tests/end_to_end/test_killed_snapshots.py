@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing as ended
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,7 +15,8 @@ import pytest
 from cdc.snapshot.run import Run
 from cdc.snapshot.sizing import FIRST_ROWS
 from tests import checker
-from tests.processes import Command, Pipeline, closing, wait_until
+from tests.processes import Pipeline, closing, wait_until
+from tests.snare import Snare
 
 ROWS = 30_000
 CONFIGURATION = """
@@ -146,60 +144,20 @@ def test_a_reader_killed_between_the_marks_of_a_chunk_reads_that_one_and_no_othe
     assert Counter(published(shop).values()) == {1: ROWS}
 
 
-class Snare:
-    """A proxy in front of Redis that springs once, before it would pass on what a client sends with `bait` in it."""
-
-    def __init__(self, url: str, bait: bytes, spring: Callable[[], None]) -> None:
-        self._there = urlsplit(url)
-        self._bait, self._spring = bait, spring
-        self.sprung = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        self.url = url.replace(f"{self._there.hostname}:{self._there.port}", f"127.0.0.1:{port}")
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            server = socket.create_connection((self._there.hostname, self._there.port))
-            for here, there, watched in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pass_on, args=(here, there, watched), daemon=True).start()
-
-    def _pass_on(self, here: socket.socket, there: socket.socket, watched: bool) -> None:
-        tail = b""
-        with here, there:
-            try:
-                while data := here.recv(1 << 16):
-                    if watched and not self.sprung.is_set() and self._bait in tail + data:
-                        self._spring()
-                        self.sprung.set()
-                        return
-                    tail = data[-len(self._bait) :]
-                    there.sendall(data)
-            except OSError:  # the other side has ended
-                return
-
-
 def test_a_reader_killed_between_the_publishing_of_a_chunk_and_its_storing_reads_that_one_and_no_other_again(
     shop: Pipeline, redis_url: str
 ) -> None:
-    reader: list[Command] = []
-    with ended(Snare(redis_url, b'"after": ["', lambda: reader[0].kill())) as snare:
+    with ended(Snare(redis_url, b'"after": ["')) as snare:
         shop.environment["REDIS_URL"] = snare.url
-        reader.append(shop.command("cdc.cli", "run", log="reader"))
-        reader[0].start()
+        reader = shop.command("cdc.cli", "run", log="reader")
+        snare.on_bait = reader.kill
+        reader.start()
         assert snare.sprung.wait(60)
         lost = published(shop).total()
         assert rows_done(shop) == 0
         assert FIRST_ROWS <= lost < 3 * FIRST_ROWS
         execute(shop, "UPDATE pages SET views = views + 1 WHERE id % 1000 = 7")
-        reader[0].start()
+        reader.start()
         wait_until("the snapshot", shop.snapshots_done)
         finish(shop)
     assert Counter(published(shop).values()) == {1: ROWS - lost, 2: lost}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing as ended
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from cdc.retention.streams import STEP_ENTRIES
 from tests import checker, servers, workload
 from tests.end_to_end.test_under_load import start
 from tests.processes import Command, Pipeline, closing, wait_until
+from tests.snare import Snare
 from tests.workload import Workload
 
 LIMIT = 16 * 1024 * 1024
@@ -341,6 +346,42 @@ def test_a_stream_that_was_deleted_by_hand_is_noticed_by_every_sink(make: Make) 
     shop.run("cdc.cli", "snapshot", "--all")
     reader.start()
     shop.wait_equal(*sinks)
+
+
+def test_a_reader_killed_between_two_steps_of_a_trim_goes_on_behind_the_first(make: Make, redis_url: str) -> None:
+    shop = make('retain = "0s"')
+    reader, copy, late = shop.reader(), shop.sink("copy"), shop.sink("late")
+    shop.wait_published()
+    shop.redis.xgroup_create(shop.key, "auditor", "0")
+    for _ in range(6):
+        shop.execute("UPDATE rows SET name = name || '!'")
+    shop.wait_published()
+    shop.wait_equal("copy", "late")
+    reader.kill()
+    shop.redis.xgroup_destroy(shop.key, "auditor")
+    whole = shop.redis.xlen(shop.key)
+    with ended(Snare(redis_url, trim_script(), lambda: shop.redis.xlen(shop.key) < whole)) as snare:
+        shop.environment["REDIS_URL"] = snare.url
+        killed = shop.command("cdc.cli", "run", log="killed")
+        snare.on_bait = killed.kill
+        killed.start()
+        assert snare.sprung.wait(60)
+    assert 1 < shop.redis.xlen(shop.key) <= whole - STEP_ENTRIES // 2
+    late.kill()
+    shop.execute("UPDATE rows SET name = 'new' WHERE id % 2 = 0; DELETE FROM rows WHERE id % 7 = 0")
+    shop.environment["REDIS_URL"] = redis_url
+    reader.start()
+    late.start()
+    shop.wait_published()
+    shop.wait_equal("copy", "late")
+    wait_until("the stream to be trimmed", lambda: shop.redis.xlen(shop.key) == 1)
+    assert no_restart(copy)
+    assert no_restart(late)
+
+
+def trim_script() -> bytes:
+    """How Redis names it."""
+    return hashlib.sha1(resources.files("cdc.retention").joinpath("trim.lua").read_bytes()).hexdigest().encode()
 
 
 def kill_while_trimming(shop: Pipeline, reader: Command, sink: Command, kills: int) -> None:
