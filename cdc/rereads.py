@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeAlias
 
 from transforms.position import LSN
 
@@ -19,6 +21,10 @@ class Rereads:
     """By event; each key as JSON text."""
     notes: dict[str, dict[str, str]] = field(default_factory=dict)
     """By event: snapshot runs (id -> state) that are not so far before these rows are published."""
+
+
+Taken: TypeAlias = Mapping[Rereads, Set[bytes]]
+"""Which of whose keys are read again, the oldest first."""
 
 
 class RereadQueue:
@@ -63,37 +69,47 @@ class RereadQueue:
         waiting = self._waiting.get(event)
         return waiting is not None and key in waiting
 
-    def oldest(self, event: str, limit: int) -> tuple[list[Rereads], set[bytes]]:
-        """The oldest rows of an event to read again: about `limit` keys, and what to give to `done`."""
-        taken: list[Rereads] = []
-        keys: set[bytes] = set()
+    def oldest(self, event: str, limit: int) -> Taken:
+        """The oldest rows of an event to read again, at most `limit`: what to give to `done`."""
+        taken: dict[Rereads, Set[bytes]] = {}
         for reread in self.held:
-            if len(keys) >= limit:
+            if limit <= 0:
                 break
             if event in reread.keys:
-                taken.append(reread)
-                keys |= reread.keys[event]
-        return taken, keys
+                taken[reread] = frozenset(islice(reread.keys[event], limit))
+                limit -= len(taken[reread])
+        return taken
 
-    def done(self, event: str, taken: Sequence[Rereads], left: Set[bytes] = frozenset()) -> list[tuple[str, str]]:
+    def done(self, event: str, taken: Taken, left: Set[bytes] = frozenset()) -> list[tuple[str, str]]:
         """These rows but those that are `left` are published by the transaction in hand.
 
         Those go on waiting, and hold the oldest position of all that were taken. Returns the notes that were kept for
         the rows: none while some are left.
         """
         notes: dict[str, str] = {}
-        for reread in taken:
-            self._waiting[event].subtract(reread.keys.pop(event))
-            notes |= reread.notes.pop(event, {})
+        for reread, keys in taken.items():
+            reread.keys[event] -= keys
+            self._forget(event, keys)
+            if not reread.keys[event]:
+                del reread.keys[event]
+                notes |= reread.notes.pop(event, {})
         if left:
-            taken[0].keys[event], taken[0].notes[event], notes = set(left), notes, {}
+            oldest = next(iter(taken))
+            oldest.keys.setdefault(event, set()).update(left)
+            oldest.notes[event], notes = oldest.notes.get(event, {}) | notes, {}
             self._waiting[event].update(left)
-        self._waiting[event] = +self._waiting[event]
         while self.held and not self.held[0].keys:
             self.held.popleft()
-        oldest: dict[str, LSN] = {}
+        held: dict[str, LSN] = {}
         for reread in self.held:
             for waiting in reread.keys:
-                oldest.setdefault(waiting, reread.held_end)
-        self._oldest = oldest
+                held.setdefault(waiting, reread.held_end)
+        self._oldest = held
         return list(notes.items())
+
+    def _forget(self, event: str, keys: Set[bytes]) -> None:
+        waiting = self._waiting[event]
+        for key in keys:
+            waiting[key] -= 1
+            if not waiting[key]:
+                del waiting[key]

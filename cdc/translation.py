@@ -15,7 +15,7 @@ from cdc.batch import BatchBuilder
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
-from cdc.rereads import RereadQueue, Rereads
+from cdc.rereads import RereadQueue, Taken
 from cdc.route import Route
 from cdc.snapshot.visibility import Deliveries
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
@@ -396,7 +396,7 @@ class Translator:
         if not self.rereads.hold_note(event, run_id, state):
             self.builder.note(run_id, state)
 
-    def rereads_done(self, event: str, taken: Sequence[Rereads], left: Set[bytes] = frozenset()) -> None:
+    def rereads_done(self, event: str, taken: Taken, left: Set[bytes] = frozenset()) -> None:
         """These rows but those that are `left` are published by the logical message in hand."""
         for run_id, state in self.rereads.done(event, taken, left):
             self.builder.note(run_id, state)

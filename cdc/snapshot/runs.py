@@ -15,7 +15,7 @@ from cdc.snapshot.chunk_threads import ChunkThreads
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Marks
 from cdc.snapshot.run import Run, coalesced
-from cdc.snapshot.sizing import ALL_CHUNKS_BYTES
+from cdc.snapshot.sizing import share_bytes
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import PATIENCE_SECONDS, Waiting
 from cdc.source.connection import Source
@@ -176,7 +176,7 @@ class Runs:
         else:
             log.info("snapshot of %s goes on behind row %d", run.title, run.rows)
         self._counters.runs[run.event] = run
-        chunk_bytes = ALL_CHUNKS_BYTES // self._threads.count
+        chunk_bytes = share_bytes(self._threads.count)
         held_by = partial(self._stream_waits_for, subject.mapping.stream)
         self._threads.add(RunInHand(run, subject, self._translator, self._waiting, held_by, chunk_bytes))
 

@@ -11,8 +11,8 @@ CHUNK_SECONDS: Final = 0.5
 """So long a chunk holds a transaction open and its share of the memory."""
 PUBLISHING_SECONDS: Final = 0.25
 """So long the stream's thread publishes a chunk: changes wait meanwhile, perhaps for another thread's chunk too."""
-ALL_CHUNKS_BYTES: Final = 16 << 20
-"""Of all chunks in hand together, as the source sends them."""
+_ALL_BYTES: Final = 24 << 20
+"""Of all that is read by query and in hand at a time, as the source sends it."""
 _ROOM: Final = 0.9
 """Rows differ: a chunk that would just fit is often cut, which costs a cancelled query."""
 
@@ -29,3 +29,8 @@ def next_rows(limit: int, rows: int, size_bytes: int, seconds: float, budget_byt
 def publishable_rows(rows: int, seconds: float) -> int:
     """How many rows are published in time, after so many took so many seconds."""
     return max(LEAST_ROWS, min(int(rows * PUBLISHING_SECONDS / max(seconds, 0.001)), MOST_ROWS))
+
+
+def share_bytes(threads: int) -> int:
+    """What a chunk may have where so many threads read chunks, and one more what is to be read again."""
+    return _ALL_BYTES // (threads + 1)

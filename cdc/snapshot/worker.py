@@ -19,6 +19,7 @@ from cdc.snapshot.marks import Marks, Stopped
 from cdc.snapshot.rereading import Rereader
 from cdc.snapshot.run import Run
 from cdc.snapshot.runs import Runs
+from cdc.snapshot.sizing import share_bytes
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import Waiting
 from cdc.source.connection import Source
@@ -73,7 +74,8 @@ class SnapshotWorker:
             return Chunks(source, self._marks, translator, meanwhile)
 
         self._threads = ChunkThreads(chunk_threads, open_source, chunks, self._waiting, self._wake.set)
-        self._rereader = Rereader(chunks(source, self._look_at_source), translator, subjects, self._waiting)
+        again = chunks(source, self._look_at_source)
+        self._rereader = Rereader(again, translator, subjects, self._waiting, share_bytes(chunk_threads))
         self._runs = Runs(
             source,
             control,

@@ -80,7 +80,7 @@ def read_chunk(
             with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement):
                 for lines in _arriving(source.connection.pgconn):
                     size += sum(map(len, lines))
-                    cut = size >= budget_bytes and query.keys is None
+                    cut = size >= budget_bytes
                     while cut and size - len(lines[-1]) >= budget_bytes:
                         size -= len(lines.pop())
                     rows += encode(lines)

@@ -43,14 +43,17 @@ class Beside(Chunks):
         super().__init__(cast(Source, None), Marks(PREFIX, log.translator.marks), log.translator, lambda: None)
         self._log = log
         self.changed: list[bytes] = []
+        self.fitting: int | None = None
+        """How many rows are read at a time; None: all that are asked for."""
         self.lsn = 100
 
     def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
         snapshot = Snapshot(self.lsn, self.lsn, frozenset())
         if self.changed:
             self.feed(update(CUSTOMERS, self.changed.pop(0), b"Bo", UNCHANGED))
-        rows: list[EncodedRow] = [(key, b"{}") for key in sorted(cast(Any, query))]
-        return ChunkRows(snapshot, rows, None, len(rows), 0, exhausted=True)
+        asked = sorted(cast(Any, query))
+        rows: list[EncodedRow] = [(key, b"{}") for key in asked[: self.fitting]]
+        return ChunkRows(snapshot, rows, None, len(rows), 0, exhausted=len(rows) == len(asked))
 
     def feed(self, change: bytes) -> None:
         self.lsn += 10
@@ -76,7 +79,7 @@ def beside(log: Log, monkeypatch: pytest.MonkeyPatch) -> Beside:
 def read_again(log: Log, chunks: Beside) -> list[str]:
     """Read again what waits; returns what is published by then."""
     subject = cast(Subject, Customers(log.routes[CUSTOMERS][0]))
-    Rereader(chunks, log.translator, {EVENT: subject}, Waiting()).read_again()
+    Rereader(chunks, log.translator, {EVENT: subject}, Waiting(), 1 << 20).read_again()
     return log.take()
 
 
@@ -107,6 +110,18 @@ def test_a_row_whose_change_may_be_in_the_stream_is_not_published_as_it_was_befo
     assert log.builder.end == 10
     assert read_again(log, chunks) == ["customer 150-1000000 upsert 2 reread end"]
     assert log.builder.end == 158
+
+
+def test_rows_that_do_not_fit_go_on_waiting_and_hold_what_they_held(log: Log, chunks: Beside) -> None:
+    log.feed(transaction(50, xid=5, end=58))
+    log.translator.read_again(EVENT, {b'{"id":%d}' % number for number in range(1, 6)})
+    chunks.fitting = 2
+    published = []
+    while log.translator.rereads.events:
+        assert log.builder.end in (10, 58)
+        published.append([line.split()[3] for line in read_again(log, chunks)])
+    assert published == [["1", "2"], ["3", "4"], ["5"]]
+    assert log.builder.end > 100
 
 
 def test_changes_of_other_rows_leave_nothing_to_read_again(log: Log, chunks: Beside) -> None:

@@ -173,7 +173,7 @@ def test_a_key_change_without_its_large_value_deletes_now_and_is_read_again(log:
     log.feed(moved_without_its_large_value(50))
     assert log.take() == ["customer 50-1000000 delete 1 end"]
     assert log.translator.rereads.events == (EVENT,)
-    assert log.translator.rereads.oldest(EVENT, 10)[1] == {b'{"id":2}'}
+    assert wanted(log) == {b'{"id":2}'}
 
 
 def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> None:
@@ -184,10 +184,15 @@ def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> 
     assert log.builder.end == 58
 
 
+def wanted(log: Log) -> set[bytes]:
+    """The rows that wait to be read again."""
+    return set().union(*log.translator.rereads.oldest(EVENT, 100).values())
+
+
 def test_the_position_is_released_by_the_transaction_that_publishes_the_rows(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60))
-    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    taken = log.translator.rereads.oldest(EVENT, 10)
     log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken)
     frames = list(transaction(80, mark("a-1"), end=88))
     log.feed(frames[:-1])
@@ -200,10 +205,27 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60, b"2"))
     log.feed(moved_without_its_large_value(70, b"3"))
-    first, keys = log.translator.rereads.oldest(EVENT, 1)
-    log.translator.rereads.done(EVENT, first)
+    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 1))
     log.feed(transaction(80, end=88))
-    assert (keys, log.builder.end) == ({b'{"id":2}'}, 68)
+    assert (wanted(log), log.builder.end) == ({b'{"id":3}'}, 68)
+
+
+def test_the_rows_of_a_large_transaction_are_read_in_parts_and_hold_its_position_until_the_last_one(log: Log) -> None:
+    log.feed(transaction(50, end=58))
+    log.translator.read_again(EVENT, {b"%d" % number for number in range(25)})
+    log.translator.note(EVENT, "r", "done")
+    log.feed(transaction(60, end=68))
+    parts = []
+    while taken := log.translator.rereads.oldest(EVENT, 10):
+        parts.append(frozenset().union(*taken.values()))
+        assert log.builder.end == 58
+        log.translator.marks["a-1"] = lambda taken=taken: log.translator.rereads_done(EVENT, taken)  # type: ignore[misc]
+        assert log.builder.take().notes == {}
+        log.feed(transaction(80 + len(parts), mark("a-1"), end=88 + len(parts)))
+    assert [len(part) for part in parts] == [10, 10, 5]
+    assert len(frozenset().union(*parts)) == 25
+    assert log.builder.take().notes == {"r": "done"}
+    assert log.builder.end == 91
 
 
 def test_rows_that_could_not_be_read_after_all_hold_the_oldest_position_and_what_is_noted(log: Log) -> None:
@@ -212,14 +234,14 @@ def test_rows_that_could_not_be_read_after_all_hold_the_oldest_position_and_what
     log.feed(moved_without_its_large_value(60, b"2"))
     log.feed(moved_without_its_large_value(70, b"3"))
     log.translator.note(EVENT, "r", "done")
-    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    taken = log.translator.rereads.oldest(EVENT, 10)
     log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken, {b'{"id":3}'})
     log.feed(transaction(80, mark("a-1"), end=88))
     batch = log.builder.take()
     assert (batch.end, batch.notes) == (58, {})
     assert [log.translator.rereads.holds(EVENT, b'{"id":%d}' % id) for id in (2, 3)] == [False, True]
 
-    taken, keys = log.translator.rereads.oldest(EVENT, 10)
+    keys, taken = wanted(log), log.translator.rereads.oldest(EVENT, 10)
     log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(90, mark("a-2"), end=98))
     batch = log.builder.take()
@@ -230,7 +252,7 @@ def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
     log.feed(moved_without_its_large_value(60))
     assert list(log.translator.rereads.events) == [EVENT, "person.v1"]
-    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10)[0])
+    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10))
     log.feed(transaction(80, end=88))
     assert set(log.translator.rereads.events) == {"person.v1"}
     assert log.builder.end == 10
@@ -258,7 +280,7 @@ def test_a_run_is_no_further_than_rows_that_left_its_chunk_and_are_to_be_read_ag
     log.translator.marks["a-3"] = lambda: log.translator.note("order.v1", "o", "behind 5")
     log.feed([*transaction(50, mark("a-1")), *transaction(60, mark("a-2")), *transaction(70, mark("a-3"))])
     assert log.builder.take().notes == {"o": "behind 5"}
-    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    taken = log.translator.rereads.oldest(EVENT, 10)
     log.translator.marks["a-4"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(80, mark("a-4")))
     assert log.builder.take().notes == {"r": "behind 19"}
@@ -270,7 +292,7 @@ def test_a_run_that_begins_while_the_end_of_the_one_before_is_not_stored_yet_lea
         log.translator.marks["a-1"] = lambda run=run, state=state: log.translator.note(EVENT, run, state)  # type: ignore[misc]
         log.feed(transaction(lsn, mark("a-1")))
     assert log.builder.take().notes == {}
-    taken, _ = log.translator.rereads.oldest(EVENT, 10)
+    taken = log.translator.rereads.oldest(EVENT, 10)
     log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(80, mark("a-2")))
     assert log.builder.take().notes == {"r": "done", "s": "behind 9"}

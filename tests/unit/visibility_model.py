@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from cdc.rereads import RereadQueue, Rereads
+from cdc.rereads import RereadQueue, Taken
 from cdc.snapshot.visibility import Deliveries, Snapshot, Verdict, Window
 from transforms.position import LSN
 
@@ -69,7 +69,7 @@ class Chunk:
     """One of the chunks that may be in hand at a time, each of all rows; or of those that are to be read again."""
 
     reads_again: bool = False
-    taken: list[Rereads] = field(default_factory=list)
+    taken: Taken = field(default_factory=dict)
     keys: frozenset[bytes] = frozenset(KEYS)
     stage: Literal["idle", "low sent", "low came", "read", "high sent"] = "idle"
     window: Window | None = None
@@ -217,8 +217,8 @@ class Model:
     def _low_came(self, chunk: Chunk) -> None:
         chunk.stage = "low came"
         if chunk.reads_again:
-            chunk.taken, keys = self.rereads.oldest(EVENT, len(KEYS))
-            chunk.keys = frozenset(keys)
+            chunk.taken = self.rereads.oldest(EVENT, len(KEYS))
+            chunk.keys = frozenset().union(*chunk.taken.values())
         chunk.window = self.deliveries.open(EVENT)
 
     def read(self, number: int) -> None:
@@ -237,13 +237,17 @@ class Model:
             return
         chunk.published += 1
         found = {key: version for key, version in rows.items() if key in chunk.keys and version.exists}
+        unread = frozenset[bytes]()
+        if chunk.reads_again and chunk.published % 2 and len(found) > 1:  # no more than one row fits
+            first = min(found)
+            found, unread = {first: found[first]}, chunk.keys - {first}
         for key, version in found.items():
             if verdict.keeps(key):
                 self.applied = self.delivered
                 self.apply(key, version)
         incomplete = verdict.incomplete.intersection(found)
         if chunk.reads_again:
-            notes = self.rereads.done(EVENT, chunk.taken, incomplete) if chunk.taken else []
+            notes = self.rereads.done(EVENT, chunk.taken, incomplete | unread) if chunk.taken else []
             self.run_is_stored |= bool(notes)
             return
         if incomplete:
