@@ -17,6 +17,7 @@ from cdc.figures import Figures
 from cdc.opening import Opened
 from cdc.replication import SlotHeld
 from cdc.retention.keeper import Retention
+from cdc.source.publication import TablesLocked
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
@@ -137,7 +138,9 @@ class Reader:
     def _may_pass(self, error: BaseException) -> bool:
         if not isinstance(error, StatecastError) or not error.retryable:
             return False
-        patient = (self._met or isinstance(error, SlotHeld)) and not (self._once and isinstance(error, SlotHeld))
+        waits_for_a_slot = isinstance(error, SlotHeld)
+        patient = self._met or waits_for_a_slot or isinstance(error, TablesLocked)
+        patient = patient and not (self._once and waits_for_a_slot)
         if not patient and time.monotonic() - self._began > self._connect_timeout_seconds:
             return False
         self._interrupted(error)

@@ -1,27 +1,33 @@
 """The session of `cdc init`: reads catalog, counters and file sizes of a database in production, and nothing else.
 
-It may not write, waits for no lock for long, and reads no row of any table.
+It may not write, waits for no lock for long, and reads no row of any table. Where somebody alters a table just then,
+sizes are those of the last VACUUM or ANALYZE.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final
 from urllib.parse import quote
 
+import psycopg
 from psycopg.rows import dict_row
 
 from cdc.catalog import Table
+from cdc.errors import source_error
 from cdc.init.facts import KeyedBy, TableFacts
 from cdc.source.connection import Source, translated_errors
 from cdc.source.tables import describe_tables
 from transforms.address import Address
 from transforms.names import TableName
 
+log = logging.getLogger(__name__)
+
 _TABLES = resources.files("cdc.init").joinpath("tables.sql").read_text()
 
-_LIMITS = "SET default_transaction_read_only = on; SET statement_timeout = '15s'; SET lock_timeout = '2s'"
+_LIMITS = "SET default_transaction_read_only = on; SET statement_timeout = '15s'; SET lock_timeout = '1s'"
 _USUAL_PORT: Final = 5432
 _DESCRIBED_AT_ONCE = 200
 """The catalog's query takes time with the square of the tables that it is asked for."""
@@ -50,8 +56,19 @@ class Survey(Source):
 
     def tables(self) -> list[TableFacts]:
         """Every table of the users' schemas; partitions are covered by their root."""
-        with translated_errors(), self.connection.cursor(row_factory=dict_row) as cursor:
-            return [_facts(row) for row in cursor.execute(_TABLES).fetchall()]
+        try:
+            rows = self._rows(measured=True)
+        except psycopg.errors.LockNotAvailable:
+            log.warning("a table is locked, as by an ALTER TABLE: sizes are those of the last VACUUM or ANALYZE")
+            with translated_errors():
+                rows = self._rows(measured=False)
+        except psycopg.Error as error:
+            raise source_error(error.sqlstate, str(error)) from error
+        return [_facts(row) for row in rows]
+
+    def _rows(self, *, measured: bool) -> list[dict[str, Any]]:
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(_TABLES.encode(), {"measured": measured}).fetchall()
 
     def describe(self, names: Sequence[TableName]) -> dict[TableName, Table]:
         """What the catalog says of tables, for any number of them."""

@@ -1,21 +1,32 @@
--- Every table of the users' schemas but partitions, which their root covers. Catalog, counters and file sizes only.
-WITH relation AS (
+-- Every table of the users' schemas but partitions, which their root covers. Catalog, counters and file sizes only;
+-- file sizes, which wait for whoever alters a table, only if they are to be `measured`, else those of the last VACUUM.
+WITH RECURSIVE relation AS (
     SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relrowsecurity
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND n.nspname <> 'information_schema' AND (n.nspname !~ '^pg_' OR c.relpersistence = 't')
 ), member AS (  -- a table itself and, of a partitioned one, every partition
-    SELECT relation.oid AS root, tree.relid
-    FROM relation
-    CROSS JOIN LATERAL (
-        SELECT relid FROM pg_partition_tree(relation.oid) WHERE relation.relkind = 'p'
-        UNION SELECT relation.oid
-    ) AS tree
+    SELECT oid AS root, oid AS relid, relkind FROM relation
+    UNION
+    SELECT member.root, c.oid, c.relkind
+    FROM member
+    JOIN pg_inherits i ON i.inhparent = member.relid AND member.relkind = 'p'
+    JOIN pg_class c ON c.oid = i.inhrelid
 ), total AS (
     SELECT member.root,
-           sum(coalesce(pg_total_relation_size(c.oid), 0)) FILTER (WHERE c.relkind = 'r') AS size_bytes,
-           sum(coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)) AS toast_bytes,
+           sum(CASE WHEN %(measured)s THEN coalesce(pg_total_relation_size(c.oid), 0)
+                    ELSE (SELECT sum(part.relpages) FROM pg_class part
+                          WHERE part.oid IN (c.oid, c.reltoastrelid)
+                             OR part.oid IN (SELECT indexrelid FROM pg_index
+                                             WHERE indrelid IN (c.oid, c.reltoastrelid)))
+                         * current_setting('block_size')::bigint
+               END) FILTER (WHERE c.relkind = 'r') AS size_bytes,
+           sum(CASE WHEN %(measured)s THEN coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)
+                    ELSE (SELECT greatest(toast.relpages * current_setting('block_size')::bigint,
+                                          pg_stat_get_live_tuples(toast.oid) * 2000)
+                          FROM pg_class toast WHERE toast.oid = c.reltoastrelid)
+               END) AS toast_bytes,
            sum(coalesce(pg_stat_get_tuples_inserted(c.oid), 0) + coalesce(pg_stat_get_tuples_updated(c.oid), 0)
                + coalesce(pg_stat_get_tuples_deleted(c.oid), 0)) AS writes
     FROM member
@@ -27,7 +38,8 @@ SELECT relation.nspname AS schema, relation.relname AS name, relation.relkind::t
        (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
         WHERE d.classid = 'pg_class'::regclass AND d.objid = relation.oid AND d.objsubid = 0
           AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e') AS extension,
-       coalesce(total.size_bytes, 0)::bigint AS size_bytes, total.toast_bytes::bigint, total.writes::bigint,
+       coalesce(total.size_bytes, 0)::bigint AS size_bytes, coalesce(total.toast_bytes, 0)::bigint AS toast_bytes,
+       total.writes::bigint,
        (SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY i.inhseqno)
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE i.inhrelid = relation.oid) AS parents,

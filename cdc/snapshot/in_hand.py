@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from cdc.snapshot import sizing
 from cdc.snapshot.chunks import Chunks, EncodedRow
@@ -15,6 +16,9 @@ from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkRows
 from cdc.translation import Translator
 from transforms.position import LSN
+
+MOST_SHARE: Final = 0.99
+"""Of a run that is not over: what it is a share of is an estimate, which a growing table exceeds."""
 
 
 class RunInHand:
@@ -121,7 +125,7 @@ class RunInHand:
             """The stream's thread has published the rows."""
             event, done, scanned = self.subject.event, self.run.rows + len(rows.rows), self.run.scanned + rows.scanned
             self._published_to = self._translator.latest_end
-            share = min(1.0, scanned / max(self.subject.estimated_rows, scanned, 1))
+            share = min(MOST_SHARE, scanned / max(self.subject.estimated_rows, 1))
             after = rows.last_key or self.run.after
             self.run = self.run.advanced(after=after, rows=done, scanned=scanned, share=share)
             if incomplete:

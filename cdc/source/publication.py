@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
-from cdc.errors import AccessDenied, SourceError
+from cdc.errors import AccessDenied, SourceBusy, SourceError
 from cdc.source.connection import Source, translated_errors
 from transforms.names import TableName
 
@@ -27,6 +28,16 @@ _TABLES: Final = """
     WHERE p.oid = %(oid)s::oid AND (p.puballtables OR s.oid IS NOT NULL)
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 """
+
+
+LOCK_SECONDS = 5
+"""How long a change of the publication waits for the locks of its tables, before it is told and tried again."""
+
+
+class TablesLocked(SourceBusy):
+    """Somebody alters a table that is to be published."""
+
+    remedy = "Wait: it is tried again. If it lasts, see who holds the lock: SELECT * FROM pg_locks WHERE granted;"
 
 
 class PublicationUnfit(SourceError):
@@ -93,8 +104,15 @@ def drop_publication(source: Source, name: str) -> None:
 
 def _alter(source: Source, statement: sql.Composed) -> None:
     try:
-        with translated_errors():
-            source.connection.execute(statement)
+        with translated_errors(), source.connection.transaction():
+            source.connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'".encode())
+            try:
+                source.connection.execute(statement)
+            except psycopg.errors.LockNotAvailable as error:
+                raise TablesLocked(
+                    "the publication cannot be changed while another session holds a lock on one of its tables, as"
+                    " ALTER TABLE does"
+                ) from error
     except AccessDenied as error:
         text = statement.as_string(source.connection)
         raise PublicationUnfit(

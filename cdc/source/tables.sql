@@ -1,4 +1,5 @@
--- One row for each of the tables asked for by (schema, name).
+-- One row for each of the tables asked for by (schema, name). Catalog and counters only: functions that tell sizes and
+-- pg_partition_tree lock the table, and would wait for an ALTER TABLE in hand.
 WITH RECURSIVE asked AS (
     SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
 ), relation AS (
@@ -7,16 +8,20 @@ WITH RECURSIVE asked AS (
     FROM asked
     JOIN pg_namespace n ON n.nspname = asked.schema
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name
-), member AS (  -- a table itself and, of a partitioned one, every leaf
+), branch AS (  -- a table itself and, of a partitioned one, every partition at any depth
+    SELECT oid AS root, oid, kind FROM relation
+    UNION
+    SELECT branch.root, c.oid, c.relkind::text
+    FROM branch
+    JOIN pg_inherits i ON i.inhparent = branch.oid AND branch.kind = 'p'
+    JOIN pg_class c ON c.oid = i.inhrelid
+), member AS (
     SELECT relation.oid AS root, c.oid, c.relkind, c.relreplident, c.relname, n.nspname,
-           -- a table that was never analyzed: a guess from its size
-           CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_relation_size(c.oid) / 100 END AS reltuples
-    FROM relation
-    CROSS JOIN LATERAL (
-        SELECT relid FROM pg_partition_tree(relation.oid) WHERE relation.kind = 'p'
-        UNION SELECT relation.oid
-    ) AS tree
-    JOIN pg_class c ON c.oid = tree.relid
+           -- by the last ANALYZE, or by the counters, which a table that was never analyzed and a growing one need
+           greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0) AS reltuples
+    FROM branch
+    JOIN relation ON relation.oid = branch.root
+    JOIN pg_class c ON c.oid = branch.oid
     JOIN pg_namespace n ON n.oid = c.relnamespace
 ), child AS (  -- what inherits from a table that is not partitioned, at any depth
     SELECT relation.oid AS root, i.inhrelid AS oid

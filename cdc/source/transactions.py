@@ -8,11 +8,15 @@ from cdc.snapshot.visibility import Snapshot
 from cdc.source.connection import Source
 
 _WRITERS = """
+    WITH RECURSIVE branch AS (  -- pg_partition_tree would wait for a partition that somebody alters
+        SELECT unnest(%(oids)s::oid[]) AS oid
+        UNION SELECT i.inhrelid FROM branch JOIN pg_inherits i ON i.inhparent = branch.oid
+                                            JOIN pg_partitioned_table p ON p.partrelid = branch.oid
+    )
     SELECT DISTINCT l.virtualtransaction FROM pg_locks l
     WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'RowExclusiveLock'
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.relation IN (SELECT t.relid FROM unnest(%(oids)s::oid[]) AS r, pg_partition_tree(r) AS t
-                         UNION SELECT unnest(%(oids)s::oid[]))
+      AND l.relation IN (SELECT oid FROM branch)
 """
 
 

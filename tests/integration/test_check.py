@@ -355,3 +355,17 @@ def test_a_server_that_cannot_be_reached_leaves_the_other_half_to_be_checked(sho
     assert "ok       transport: " in output
     assert output.splitlines()[-1].startswith("1 error")
     assert "hunter2" not in output
+
+
+@pytest.mark.parametrize("locked", ["customers", "orders_1"])
+def test_a_table_that_somebody_alters_is_not_waited_for(
+    shop: Pipeline, administrator: psycopg.Connection, source_dsn: str, locked: str
+) -> None:
+    administrator.execute("CREATE TABLE shop.orders (id int PRIMARY KEY, note text) PARTITION BY LIST (id)")
+    administrator.execute("CREATE TABLE shop.orders_1 PARTITION OF shop.orders FOR VALUES IN (1)")
+    with shop.path.open("a") as file:
+        file.write('[events.order]\ntable = "shop.orders"\ncolumns = ["id", "note"]\n')
+    mend(shop, administrator)
+    with psycopg.connect(source_dsn) as owner:
+        owner.execute(f"ALTER TABLE shop.{locked} ADD CONSTRAINT noted CHECK (note <> '')".encode())
+        assert findings(shop, expect=0)["error"] == []

@@ -314,3 +314,22 @@ def test_status_and_check_say_where_things_stand(shop: Pipeline) -> None:
     shop.drop_slot()
     shop.run("cdc.cli", "run", expect=3)
     assert "the slot does not exist any more" in shop.run("cdc.cli", "status")
+
+
+def test_a_start_does_not_wait_for_a_table_that_somebody_alters(shop: Pipeline) -> None:
+    shop.run("cdc.cli", "run", "--once")
+    with psycopg.connect(shop.source_dsn) as owner:
+        owner.execute("ALTER TABLE customers ADD COLUMN note text")
+        reader = shop.reader()
+        wait_until("the reader to stream", lambda: "streaming from" in reader.output)
+
+
+def test_a_table_that_is_altered_while_it_is_to_be_published_is_told_and_waited_for(shop: Pipeline) -> None:
+    with psycopg.connect(shop.source_dsn) as owner:
+        owner.execute("ALTER TABLE customers ADD COLUMN note text")
+        reader = shop.reader("--connect-timeout", "1")
+        told = "another session holds a lock on one of its tables"
+        wait_until("the lock to be told", lambda: told in reader.output)
+        status = json.loads(shop.redis.get(shop.keys.reader_status) or b"{}")
+        assert told in status["reason"]
+    wait_until("the reader to stream", lambda: "streaming from" in reader.output)

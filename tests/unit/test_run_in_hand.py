@@ -165,6 +165,12 @@ def test_every_row_is_published_once_in_the_order_of_the_key() -> None:
     assert (run.run.rows, run.run.share, run.run.after) == (98, 0.98, ("00097",))
 
 
+def test_a_run_is_not_told_to_be_whole_before_it_is_over() -> None:
+    table = Table(keys(150))  # of which the planner knows 100
+    work_through(table, in_hand(table))
+    assert {note["share"] for note in table.notes if note["rows"] >= 100} == {0.99}
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 10])
 def test_it_ends_where_the_rows_do(count: int) -> None:
     table = Table(keys(count))
