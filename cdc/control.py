@@ -50,12 +50,34 @@ class _Request:
         return cls(tuple(events), sink, None if where is None else where.decode(errors="surrogateescape"))
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableRun:
+    """A stored snapshot run that is none. It is left where it is: nobody knows whether rows wait for it."""
+
+    key: str
+    name: str
+    """Its field of the hash `key`."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"snapshot run {self.name} in {self.key} cannot be read and is not made: {self.reason}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        event = self.name.partition(":")[2].partition(".")[0] or "--all"
+        return (
+            f"Run `cdc snapshot {event}`, which makes it anew; then remove it in Redis: HDEL {self.key} '{self.name}'"
+        )
+
+
 class Control:
     """Reads and writes the pipeline's keys beside the streams. All methods raise TransportError."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._told: list[UnreadableRun] = []
 
     # --- meta and schema ---------------------------------------------------------------------------------------------
 
@@ -153,10 +175,25 @@ class Control:
     # --- snapshot runs and requests ----------------------------------------------------------------------------------
 
     def runs(self) -> list[Run]:
-        """All runs, the oldest first."""
+        """All runs that can be read, the oldest first; the log tells of each that cannot, once a connection."""
+        runs, unreadable = self.examine_runs()
+        for run in unreadable:
+            if run not in self._told:
+                log.error("%s (%s)", run, run.remedy)
+        self._told = unreadable
+        return runs
+
+    def examine_runs(self) -> tuple[list[Run], list[UnreadableRun]]:
+        """All runs, the oldest first, and those that some other program has spoilt."""
         with translated_errors():
             stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.runs))
-        return sorted((Run.parse(text) for text in stored.values()), key=lambda run: (run.created_at, run.id))
+        runs, unreadable = list[Run](), list[UnreadableRun]()
+        for name, text in stored.items():
+            try:
+                runs.append(Run.parse(text))
+            except ValueError as error:
+                unreadable.append(UnreadableRun(self._keys.runs, name.decode(errors="backslashreplace"), str(error)))
+        return sorted(runs, key=lambda run: (run.created_at, run.id)), unreadable
 
     def replace_runs(self, *, old: Collection[Run], new: Collection[Run]) -> None:
         """Have runs in other runs' place."""
@@ -258,6 +295,17 @@ class Control:
             size = self._client.memory_usage(key, samples=20)
         last = info["last-generated-id"].decode()
         return {"key": key, "entries": info["length"], "bytes": size or 0, "last_id": last}
+
+    def committed_behind(self, stream: str, position: Position) -> float | None:
+        """When the first entry behind a position of a stream (`customer`, `customer@2`) was committed.
+
+        Seconds since 1970; None: there is no entry, or it does not tell.
+        """
+        with translated_errors():
+            found = cast(list[Any], self._client.xrange(self._keys.stream(stream, 1), f"({position}", "+", 1))
+        if not found or not (committed := found[0][1].get(b"ts", b"")).isdigit():
+            return None
+        return int(committed) / 1e6
 
     def drop(self) -> int:
         """Remove every key of the pipeline; returns how many there were."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from cdc.growth import Growth
 from cdc.snapshot.run import Run
 from cdc.trail import Trail
 from transforms.failures import Failures
@@ -30,6 +31,8 @@ class Counters:
     """When the slot was last told a position; monotonic."""
     written: Trail = field(default_factory=Trail)
     """Where the source's log ended; monotonic seconds."""
+    growth: Growth | None = None
+    """How fast it grows."""
     sessions: int = 0
     runs: dict[str, Run] = field(default_factory=dict)
     """Event -> the newest snapshot run that this process worked on, as it stands."""

@@ -138,6 +138,8 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:
+    for run in status.get("unreadable", ()):
+        yield Problem("error", "reader", run["what"], remedy=run["remedy"])
     for run in status["snapshots"]:
         if run["state"] == "refused":
             yield Problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cdc.growth import Growth
 from cdc.retention.wording import Hindrance
 from cdc.snapshot.run import Run
 
@@ -33,9 +34,14 @@ class Figures:
     waiting_for: str | None = None
     untrimmed: Hindrance | None = None
     """Why streams are not trimmed."""
+    growth: Growth | None = None
+    """Of the source's log, as this process has watched it."""
 
     def to_dict(self) -> dict[str, object]:
         """As it is stored."""
         names = ("state", "since", "reason", "remedy", "alive_at", "published", "confirmed", "confirmed_in", "appended")
         told = {name: getattr(self, name) for name in (*names, "behind_since", "delivered_at", "waiting_for")}
-        return told | {"untrimmed": self.untrimmed and self.untrimmed._asdict()}
+        return told | {
+            "untrimmed": self.untrimmed and self.untrimmed._asdict(),
+            "growth": self.growth and self.growth.to_dict(),
+        }

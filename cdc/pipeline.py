@@ -187,6 +187,7 @@ class Reader:
             confirmed=confirmed,
             confirmed_in=life,
             behind_since=self._behind_since,
+            growth=self.counters.growth,
         )
 
     def _observe_session(self, opened: Opened) -> None:
@@ -219,6 +220,7 @@ class Reader:
             runs,
             opened.worker.waiting_for,
             self.retention.failure,
+            self.counters.growth,
         )
         self.latest = figures
         self._store(opened.control, figures)

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
+from cdc.growth import Growth
 from cdc.retention.report import stream_reports
 from cdc.retention.streams import Streams
+from cdc.sink_lag import sink_reports
 from cdc.source.connection import Source
 from cdc.source.slot import find_slot
 from cdc.source.write_ahead_log import insert_position
@@ -20,19 +22,29 @@ from transforms.keys import Keys
 from transforms.position import LSN
 
 SAMPLE_SECONDS = 1.0
-"""How long the source's log is watched to tell how fast it grows."""
+"""How long the source's log is watched where no reader has done so."""
+OLD_SECONDS = 3600.0
+"""Where no reader has watched the log for so long, its mean growth may tell nothing of what goes on now."""
 
 
 def collect(config: ReaderConfig) -> dict[str, Any]:
     """The status as JSON has it; `complete` tells whether both servers answered."""
     now = time.time()
-    source, log_end = _source(config)
-    transport: dict[str, Any] = {"memory": None, "reader": None, "streams": [], "sinks": [], "snapshots": []}
+    source, log_end = _source(config, _stored_growth(config))
+    transport: dict[str, Any] = {
+        "memory": None,
+        "reader": None,
+        "streams": [],
+        "sinks": [],
+        "snapshots": [],
+        "unreadable": [],
+    }
     problem = None
     try:
         with connect(config.transport.address) as client:
             keys = Keys(config.pipeline.name)
-            transport = _transport(Control(client, keys), Streams(client, keys), config, log_end, now)
+            end = None if log_end is None else log_end.position
+            transport = _transport(Control(client, keys), Streams(client, keys), config, end, now)
     except StatecastError as error:
         problem = {"reason": str(error), "remedy": error.remedy}
     found = {
@@ -54,19 +66,42 @@ class LogEnd(NamedTuple):
     """How fast it grows."""
 
 
-def _source(config: ReaderConfig) -> tuple[dict[str, Any], LogEnd | None]:
+def _stored_growth(config: ReaderConfig) -> Growth | None:
+    """How fast the log grew while a reader watched it; None: nobody knows."""
+    try:
+        with connect(config.transport.address) as client:
+            reader = Control(client, Keys(config.pipeline.name)).read_status()
+    except StatecastError:  # which is told where the rest is read
+        return None
+    return None if reader is None else Growth.read(reader.get("growth"))
+
+
+def _log_end(source: Source, growth: Growth | None) -> LogEnd:
+    """Where the log ends, and its growth: as the reader has watched it up to now, or else as it is in this moment."""
+    position, now = insert_position(source), time.time()
+    if growth is None or not (since := growth.noted(now, position)).is_known:
+        return LogEnd(position, _momentary(source, position))
+    if now - growth.at > OLD_SECONDS:
+        return LogEnd(position, max(since.bytes_per_second, _momentary(source, position)))
+    return LogEnd(position, since.bytes_per_second)
+
+
+def _momentary(source: Source, position: LSN) -> float:
+    began = time.monotonic()
+    time.sleep(SAMPLE_SECONDS)
+    return (insert_position(source) - position) / (time.monotonic() - began)
+
+
+def _source(config: ReaderConfig, growth: Growth | None) -> tuple[dict[str, Any], LogEnd | None]:
     try:
         source = Source(config.source.address, config.application_name + "_status")
     except StatecastError as error:
         return {"reachable": False, "slot": None, "reason": str(error), "remedy": error.remedy}, None
     try:
         slot = find_slot(source, config.source.slot)
-        before, began = insert_position(source), time.monotonic()
-        time.sleep(SAMPLE_SECONDS)
-        grown = insert_position(source) - before
+        log_end = _log_end(source, growth)
     finally:
         source.close()
-    log_end = LogEnd(before, grown / (time.monotonic() - began))
     if slot is None:
         return {"reachable": True, "slot": None}, log_end
     return {
@@ -91,31 +126,31 @@ def seconds_left(safe_bytes: int | None, bytes_per_second: float | None) -> floa
     return max(0.0, safe_bytes / bytes_per_second)
 
 
-def _transport(
-    control: Control, streams: Streams, config: ReaderConfig, end: LogEnd | None, now: float
-) -> dict[str, Any]:
+def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LSN | None, now: float) -> dict[str, Any]:
     state = control.state([event.stream for event in config.events])
     reader = control.read_status()
     if reader is not None:
         reader["alive"] = is_alive(reader, now)
         reader["published"] = str(state.published)
-        reader["lag_bytes"] = None if end is None else max(0, end.position - state.published)
+        reader["lag_bytes"] = None if end is None else max(0, end - state.published)
         reader["lag_seconds"] = None if end is None else lag_seconds(reader, now)
     memory = streams.memory()
     reports = stream_reports(streams, control, state, config, memory, now)
+    known_runs, unreadable = control.examine_runs()
     runs = [
         {
             name: getattr(run, name)
             for name in ("id", "event", "where", "state", "rows", "share", "to", "reason", "finished_at")
         }
-        for run in control.runs()
+        for run in known_runs
     ]
     return {
         "memory": {"used_bytes": memory.used, "limit_bytes": memory.limit or None, "is_short": memory.is_short},
         "reader": reader,
         "streams": reports,
-        "sinks": control.sink_statuses(),
+        "sinks": sink_reports(control, state.published, reports, now),
         "snapshots": runs,
+        "unreadable": [{"what": str(run), "remedy": run.remedy} for run in unreadable],
     }
 
 

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from transforms.condition.refusal import excerpt
@@ -89,10 +89,16 @@ class Run:
 
     @classmethod
     def parse(cls, text: bytes | str) -> Run:
-        """Read a stored run."""
-        raw = json.loads(text)
-        after = raw.pop("after")
-        return cls(**raw, after=None if after is None else tuple(after))
+        """Read a stored run; what a later version has added to it is left aside. Raises ValueError, with no value."""
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+        if not isinstance(raw, dict) or not all(isinstance(raw.get(name), str) for name in ("id", "event", "state")):
+            raise ValueError("it is not an object with the strings id, event and state")
+        known = {field.name: raw[field.name] for field in fields(cls) if field.name in raw}
+        after = known.get("after")
+        return cls(**known | {"after": None if after is None else tuple(after)})
 
     def advanced(self, **changes: Any) -> Run:
         """The run with some fields changed."""

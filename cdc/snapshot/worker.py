@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from cdc.control import Control
 from cdc.counters import Counters
+from cdc.growth import Growth
 from cdc.snapshot.chunk_threads import ChunkThreads
 from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.marks import Marks, Stopped
@@ -160,7 +161,9 @@ class SnapshotWorker:
         if (now := time.monotonic()) - self._looked_at < LOOK_INTERVAL_SECONDS:
             return
         self._looked_at = now
-        self._counters.written.note(now, flush_position(self._source))
+        position, growth, at = flush_position(self._source), self._counters.growth, time.time()
+        self._counters.written.note(now, position)
+        self._counters.growth = Growth(at, position) if growth is None else growth.noted(at, position)
         if self._translator.deliveries.waits_for:
             snapshot = current_snapshot(self._source)
             self._post(lambda: self._translator.deliveries.seen(snapshot))

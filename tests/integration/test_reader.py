@@ -333,3 +333,22 @@ def test_a_table_that_is_altered_while_it_is_to_be_published_is_told_and_waited_
         status = json.loads(shop.redis.get(shop.keys.reader_status) or b"{}")
         assert told in status["reason"]
     wait_until("the reader to stream", lambda: "streaming from" in reader.output)
+
+
+def test_a_snapshot_run_that_was_spoilt_is_told_and_hinders_nothing_else(shop: Pipeline) -> None:
+    shop.run("cdc.cli", "run", "--once")
+    shop.redis.hset(shop.keys.runs, "7-0:customer.v1", "spoilt")
+    reader = shop.reader()
+    told = f"snapshot run 7-0:customer.v1 in {shop.keys.runs} cannot be read and is not made: it is not JSON"
+    remedy = f"Run `cdc snapshot customer`, which makes it anew; then remove it in Redis: HDEL {shop.keys.runs}"
+    wait_until("it to be told", lambda: told in reader.output)
+    execute(shop, "INSERT INTO customers VALUES (4, 'Di')")
+    wait_until("the row", lambda: '{"id":4}' in [entry["key"] for entry in entries(shop)])
+    [problem] = json.loads(shop.run("cdc.cli", "status", "--json"))["problems"]
+    assert (problem["severity"], problem["what"]) == ("error", told)
+    assert problem["remedy"].startswith(remedy)
+    shop.run("cdc.cli", "snapshot", "customer", "--wait")
+    shop.redis.hdel(shop.keys.runs, "7-0:customer.v1")
+    assert json.loads(shop.run("cdc.cli", "status", "--json"))["problems"] == []
+    assert reader.output.count(told) <= 2  # at the start, and by the session
+    assert reader.terminate() == 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -38,16 +39,14 @@ def a_shop(source_dsn: str, redis_url: str, name: str, directory: Path) -> Itera
 
 
 @contextmanager
-def steady_writes(dsn: str, bytes_per_second: int) -> Iterator[None]:
-    """Something that writes to the log all the time."""
-    stop = threading.Event()
+def steady_writes(dsn: str, bytes_per_second: int, every_seconds: float = 0.05) -> Iterator[None]:
+    """Something that writes to the log all the time, in bursts that are so far apart."""
+    stop, burst_bytes = threading.Event(), int(bytes_per_second * every_seconds)
 
     def write() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            while not stop.wait(0.05):
-                connection.execute(
-                    "SELECT pg_logical_emit_message(false, 'load', repeat('x', %s))", (bytes_per_second // 20,)
-                )
+            while not stop.wait(every_seconds):
+                connection.execute("SELECT pg_logical_emit_message(false, 'load', repeat('x', %s))", (burst_bytes,))
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -85,6 +84,70 @@ def test_the_time_that_a_slot_has_left_is_true_within_a_fifth(
             wait_until("nothing to be left", lambda: safe_bytes(dsn) <= 0, 60)
             truth = time.monotonic() - asked
     assert slot["seconds_left"] == pytest.approx(truth, rel=0.2)
+
+
+def test_bursts_are_told_as_the_mean_that_they_come_to(
+    source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with (
+        a_shop(source_dsn, redis_url, pipeline_name, tmp_path) as shop,
+        steady_writes(source_dsn, 500_000, every_seconds=2.0),
+    ):
+        began, before = time.monotonic(), shop.flush_position()
+        reader = shop.reader()
+        wait_until("the reader to have watched", lambda: watched_seconds(shop) > 20, 60)
+        told = []
+        for _ in range(4):  # one and a half bursts apart, or none at all
+            told.append(status(shop)["source"]["slot"]["wal_bytes_per_second"])
+            time.sleep(0.7)
+        assert reader.terminate() == 0
+        told.append(status(shop)["source"]["slot"]["wal_bytes_per_second"])
+        truth = (shop.flush_position() - before) / (time.monotonic() - began)
+    assert told == pytest.approx([truth] * 5, rel=0.2)
+
+
+def status(shop: Pipeline) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(shop.run("cdc.cli", "status", "--json"))
+    return found
+
+
+def watched_seconds(shop: Pipeline) -> float:
+    reader = json.loads(shop.redis.get(shop.keys.reader_status) or b"{}")
+    return float((reader.get("growth") or {}).get("watched_seconds", 0.0))
+
+
+SINK = """
+[sinks.billing]
+type = "postgres"
+dsn = "${BILLING_DSN}"
+[sinks.billing.tables]
+customer = "customers_replica"
+"""
+
+
+def test_the_lag_of_a_sink_that_is_gone_is_the_age_of_what_waits_for_it(
+    source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with a_shop(source_dsn, redis_url, pipeline_name, tmp_path) as shop:
+        shop.path.write_text(shop.path.read_text() + SINK)
+        shop.environment["BILLING_DSN"] = source_dsn
+        shop.run("sinks.cli", "run", "billing", "--once")
+        shop.run("cdc.cli", "run", "--once")  # the log has grown, and nothing in it is for the sink
+
+        def lag() -> tuple[int, float]:
+            [sink] = status(shop)["sinks"]
+            return sink["lag_bytes"], sink["lag_seconds"]
+
+        assert lag() == (0, 0.0)
+        with psycopg.connect(source_dsn, autocommit=True) as connection:
+            connection.execute("INSERT INTO customers VALUES (1, 'Ada')")
+        committed = time.time()
+        shop.run("cdc.cli", "run", "--once")
+        lag_bytes, lag_seconds = lag()
+        assert lag_bytes > 0
+        assert lag_seconds == pytest.approx(time.time() - committed, abs=2.0)
+        shop.run("sinks.cli", "run", "billing", "--once")
+        assert lag() == (0, 0.0)
 
 
 def test_watch_shows_it_live_until_it_is_interrupted(
