@@ -12,6 +12,7 @@ from sinks.ownership import claim, foreign
 from sinks.postgres import Database, runnable
 from sinks.privileges import OWN_TABLES, Lack, lacking, owns
 from sinks.rebuild.record import Record, Records
+from sinks.redis_rights import rights
 from sinks.replica import Examination, examine
 from sinks.stream import StreamReader
 from sinks.transport import connect
@@ -54,10 +55,7 @@ def _guarded(thing: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[
         yield Finding("error", thing, str(error), error.remedy)
 
 
-def _check_redis(
-    config: SinkConfig, control: Control, reader: StreamReader, documents: dict[str, SchemaDocument]
-) -> Iterator[Finding]:
-    control.ping()
+def _server_findings(control: Control) -> Iterator[Finding]:
     product, version, eviction = control.server()
     if is_too_old(product, version):
         yield Finding("error", "Redis", f"{product} {version} is too old", NEEDED)
@@ -66,6 +64,17 @@ def _check_redis(
     if may_evict(eviction):
         what = f"{eviction}: Redis may remove whole streams when memory is short"
         yield Finding("warning", "maxmemory-policy", what, "CONFIG SET maxmemory-policy noeviction")
+
+
+def _check_redis(
+    config: SinkConfig, control: Control, reader: StreamReader, documents: dict[str, SchemaDocument]
+) -> Iterator[Finding]:
+    permitted = rights(config.transport.address, Keys(config.pipeline.name), config.name)
+    if permitted.may_go_on:
+        yield from _server_findings(control)
+    yield from permitted.findings
+    if not permitted.may_go_on:
+        return
     meta = reader.meta()
     if meta is None:
         yield Finding("error", "pipeline", f"{config.pipeline.name} does not exist in this Redis", "cdc run")

@@ -314,14 +314,13 @@ STEPS = {
     "may not exists": forbidden("exists"),
     "may not hmget": forbidden("hmget"),
     "may not xinfo": forbidden("xinfo|stream"),
-    "may not xrange": forbidden("xrange", check=0, begins=True),
-    "may not xread": forbidden("xread", check=0, begins=True),
-    "may not xgroup": forbidden("xgroup|create", check=0),
-    "may not set": forbidden("set", "'(+set ~shop:status:sink:billing)'", check=0, begins=True),
+    "may not xrange": forbidden("xrange", begins=True),
+    "may not xread": forbidden("xread", begins=True),
+    "may not xgroup": forbidden("xgroup|create"),
+    "may not set": forbidden("set", "'(+set ~shop:status:sink:billing)'", begins=True),
     "may not xadd": forbidden(
         "xadd",
         "'(+xadd ~shop:requests)'",
-        check=0,
         begins=True,
         redis=lambda pipeline: pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False),
     ),
@@ -480,7 +479,7 @@ def test_a_wrong_step_of_a_sink(name: str, both: Servers, tmp_path: Path) -> Non
         wanted = wanted.replace("ACL SETUSER cdc_billing", "ACL SETUSER USER")
     assert wanted in remedy, output
     if step.check:
-        assert (step.check_remedy or wanted) in checked, checked
+        assert (step.check_remedy or wanted) in checked or step.remedy in checked, checked
     assert "Traceback" not in output + checked
     assert PASSWORD not in output + checked + status
 

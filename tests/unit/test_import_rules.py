@@ -26,6 +26,7 @@ _REDIS = [
     "sinks/transport.py",
     "sinks/stream.py",
     "sinks/control.py",
+    "sinks/redis_rights.py",
 ]
 
 # Client library: the only files that may import it.
