@@ -24,8 +24,15 @@ _STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
 def show(status: Mapping[str, Any]) -> None:
-    """Print it."""
-    Console(highlight=False).print(view(status))
+    """Print it; in a file or a pipe without the blanks that fill lines up."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(view(status))
+        return
+    with console.capture() as written:
+        console.print(view(status))
+    lines = [line.rstrip() for line in written.get().splitlines()]
+    console.print("\n".join(lines), markup=False, emoji=False, soft_wrap=True)
 
 
 def watch(collect: Callable[[], Mapping[str, Any]], stop: threading.Event) -> None:
@@ -86,16 +93,31 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "snapshot", f"  made because {run['reason']}"
     if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
         yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
-    for stream in status["streams"]:
-        yield (
-            "stream",
-            f"{stream['key']}: {_entries(stream['entries'])}, {size(stream['bytes'])}, up to {stream['last_id']}",
-        )
-        yield from (("stream", line) for line in _unread(stream))
     if not status["sinks"]:
         yield "sink", "none has run yet"
     for sink in status["sinks"]:
         yield from (("sink", line) for line in _sink(sink, status["at"]))
+    yield from (("stream", line) for line in _streams(status["streams"]))
+
+
+def _streams(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """All, where they are few; else those that wait for somebody, those with most unread, and how many more."""
+    told = streams
+    if len(streams) > _FEW:
+        weighty = sorted((stream for stream in streams if any(_weight(stream))), key=_weight, reverse=True)
+        told = [stream for place, stream in enumerate(weighty) if place < _FEW or _weight(stream)[0]]
+    for stream in told:
+        yield f"{stream['key']}: {_entries(stream['entries'])}, {size(stream['bytes'])}, up to {stream['last_id']}"
+        yield from _unread(stream)
+    if rest := [stream for stream in streams if stream not in told]:
+        entries, used = sum(stream["entries"] for stream in rest), sum(stream["bytes"] for stream in rest)
+        yield f"{len(rest)} {'more' if told else 'streams'}: {_entries(entries)}, {size(used)}"
+
+
+def _weight(stream: Mapping[str, Any]) -> tuple[bool, int]:
+    """Whether it waits for somebody or was trimmed past him, and how much is unread."""
+    waits = bool(stream["held_back_by"]) or any(reader["passed"] for reader in stream["readers"])
+    return waits, max((reader["bytes"] for reader in stream["readers"] if reader["entries"]), default=0)
 
 
 def _run_title(run: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def _persistence(facts: ServerFacts, config: TransportConfig) -> Iterator[Findin
             "warning", "persistence",
             "no append-only file: a restart of Redis loses what it was given since its last dump. The reader publishes"
             f" again what the slot still holds, which is only the last {delay}, and stops where that is not enough",
-            "CONFIG SET appendonly yes -- and `appendonly yes` in its configuration file, which a restart reads",
+            "CONFIG SET appendonly yes\n-- and `appendonly yes` in its configuration file, which a restart reads",
         )  # fmt: skip
     else:
         yield Finding(

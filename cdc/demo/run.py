@@ -213,4 +213,4 @@ class _Demo:
         if not samples:
             return "not measured, since no probe arrived in time"
         median, worst = percentile(samples, 0.50) * 1e3, percentile(samples, 0.99) * 1e3
-        return f"p50 {median:,.0f} ms, p99 {worst:,.0f} ms ({len(samples):,} changes timed {when})"
+        return f"p50 {median:,.0f} ms, p99 {worst:,.0f} ms ({len(samples):,} timed {when})"

@@ -172,7 +172,7 @@ class Runs:
             run = run.advanced(state="running", started_at=time.time())
             self._publish_mark(run, wire.RUN_BEGIN, subject)
             among = "" if run.where is None else "among "
-            log.info("snapshot of %s begins (%sabout %d rows)", run.title, among, subject.estimated_rows)
+            log.info("snapshot of %s begins (%sabout %s)", run.title, among, counted(subject.estimated_rows, "row"))
         else:
             log.info("snapshot of %s goes on behind row %d", run.title, run.rows)
         self._counters.runs[run.event] = run
@@ -187,7 +187,7 @@ class Runs:
         self._untold.append(run)
         self._counters.runs[run.event] = run
         self._threads.remove(in_hand)
-        log.info("snapshot of %s is complete: %d rows", run.title, run.rows)
+        log.info("snapshot of %s is complete: %s", run.title, counted(run.rows, "row"))
 
     def _publish_mark(self, run: Run, name: str, subject: Subject) -> None:
         """Publish where a run begins or ends, and store it.

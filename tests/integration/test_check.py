@@ -369,3 +369,16 @@ def test_a_table_that_somebody_alters_is_not_waited_for(
     with psycopg.connect(source_dsn) as owner:
         owner.execute(f"ALTER TABLE shop.{locked} ADD CONSTRAINT noted CHECK (note <> '')".encode())
         assert findings(shop, expect=0)["error"] == []
+
+
+def test_what_mends_a_thing_has_its_comments_on_lines_of_their_own(
+    shop: Pipeline, administrator: psycopg.Connection
+) -> None:
+    administrator.execute(
+        "INSERT INTO shop.customers SELECT 2, string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 2000)"
+    )
+    administrator.execute("VACUUM shop.customers")
+    remedies = [finding["remedy"] or "" for found in findings(shop, expect=1).values() for finding in found]
+    assert any("REPLICA IDENTITY FULL" in remedy for remedy in remedies)
+    assert any("appendonly" in remedy for remedy in remedies)
+    assert [line for remedy in remedies for line in remedy.splitlines() if " -- " in line.lstrip()] == []

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cdc.diagnosis import problems
 from cdc.status import lag_seconds, seconds_left
-from cdc.status_view import view
+from cdc.status_view import show, view
 
 NOW = 1_790_000_000.0
 SLOT = {
@@ -124,6 +124,38 @@ def test_a_snapshot_that_was_refused_is_a_problem_with_its_reason() -> None:
     assert found[0].what == "refused a snapshot of customer.v1 where lower(name) = 'ada': conditions have no functions"
     assert "cdc snapshot" in str(found[0].remedy)
     assert "customer.v1 where lower(name) = 'ada': refused" in told(status() | {"snapshots": [refused]})
+
+
+def test_of_many_streams_those_that_somebody_has_to_read_are_told_and_the_others_are_counted() -> None:
+    streams = [STREAM | {"key": f"shop:event_{number}", "readers": [BILLING | {"entries": 0}]} for number in range(40)]
+    text = told(status() | {"streams": streams}, 80)
+    assert "stream    40 streams: 200,080 entries, 18 MB" in text
+    assert text.count("shop:event_") == 0
+    for number in range(12):
+        streams[number] = streams[number] | {"readers": [BILLING | {"bytes": 1000 + number}]}
+    streams[30] = streams[30] | {"readers": [AUDIT | {"bytes": 1}], "held_back_by": ["audit"]}
+    streams[31] = streams[31] | {"readers": [BILLING | {"entries": 0, "passed": True}]}
+    text = told(status() | {"streams": streams}, 80)
+    assert [line.split(":")[1] for line in text.splitlines() if "shop:event_" in line] == [
+        *("event_30", "event_31", "event_11", "event_10", "event_9", "event_8", "event_7", "event_6"),
+    ]
+    assert "32 more: 160,064 entries, " in text
+
+
+def test_all_streams_are_told_where_they_are_few() -> None:
+    assert told(status() | {"streams": [STREAM] * 8}).count("5,002 entries") == 8
+
+
+def test_sinks_stand_before_the_streams_which_may_be_more_than_a_screen_takes() -> None:
+    text = told(status())
+    assert text.index("sink  ") < text.index("stream  ")
+
+
+def test_in_a_pipe_no_line_ends_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    show(status(reader={"state": "stopped", "reason": "x", "remedy": "y"}))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 8
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -> None:
