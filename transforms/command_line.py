@@ -81,7 +81,11 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     defaults = argparse.Namespace(
         config=Path(environ.get("CDC_CONFIG") or "cdc.toml"), log_format="text", log_level="info", connect_timeout=60.0
     )
-    options = parser.parse_args(arguments, defaults)
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words and parser.get_default("command") is None:  # somebody who wants to know what there is
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    options = parser.parse_args(words, defaults)
     _tune_interpreter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_formatter(options.log_format))

@@ -9,10 +9,12 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from cdc.cli import main as reader_main
+from sinks.cli import main as sink_main
 from transforms.command_line import Command, common_options, print_findings, run_command
 from transforms.errors import ValueNotEncodable
 from transforms.finding import Finding
@@ -47,6 +49,16 @@ def fail_in_a_thread(_: argparse.Namespace) -> int:
     thread.start()
     thread.join()
     return 0
+
+
+@pytest.mark.parametrize(("main", "command"), [(reader_main, "snapshot"), (sink_main, "rebuild")])
+def test_who_names_no_command_is_told_which_there_are(
+    main: Callable[[list[str]], int], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert f"\n    {command} " in printed.err
+    assert printed.out == ""
 
 
 def test_an_error_is_message_and_remedy_for_people(capsys: pytest.CaptureFixture[str]) -> None:
