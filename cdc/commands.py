@@ -20,8 +20,9 @@ from cdc.source.publication import drop_publication
 from cdc.source.slot import drop_slot, find_slot
 from cdc.source.tables import describe_tables
 from cdc.transport import connect
+from cdc.wording import counted
 from transforms.condition.refusal import ConditionRefused, excerpt
-from transforms.config import ConfigurationError
+from transforms.config import NAMED_WRONG, ConfigurationError
 from transforms.errors import EXIT_DONE, EXIT_INTERRUPTED, StatecastError
 from transforms.keys import Keys
 from transforms.names import quote_identifier
@@ -78,7 +79,7 @@ def request_snapshot(
                 if run not in serving:
                     say(f"published {run.event}")
                 elif serving[run].state != "refused":
-                    say(f"published {run.event}: {serving[run].rows} rows")
+                    say(f"published {run.event}: {counted(serving[run].rows, 'row')}")
         if refused := [f"{run.event}: {run.reason}" for run in serving.values() if run.state == "refused"]:
             raise SnapshotRefused("the reader refuses a snapshot of " + "\n".join(refused))
     return EXIT_DONE
@@ -130,7 +131,7 @@ def _labels(config: ReaderConfig, names: Sequence[str]) -> list[str]:
         found = [event.label for event in config.events if name in (event.name, event.label, event.type)]
         if not found:
             known = ", ".join(event.name for event in config.events)
-            raise ConfigurationError([f"there is no event {name} (there are: {known})"])
+            raise ConfigurationError([f"there is no event {name} (there are: {known})"], remedy=NAMED_WRONG)
         labels += found
     return list(dict.fromkeys(labels))
 

@@ -84,7 +84,7 @@ def _source(status: Mapping[str, Any]) -> Iterator[Problem]:
 def _transport(status: Mapping[str, Any]) -> Iterator[Problem]:
     transport = status["transport"]
     if not transport["reachable"]:
-        yield Problem("error", "transport", f"does not answer: {transport['reason']}", remedy=transport["remedy"])
+        yield Problem("error", "transport", _why_not(transport["reason"]), remedy=transport["remedy"])
 
     memory = status["memory"]
     if memory is not None and memory["is_short"]:
@@ -93,6 +93,14 @@ def _transport(status: Mapping[str, Any]) -> Iterator[Problem]:
             "warning", "transport", f"Redis uses {used}: entries go as soon as all have read them{_largest(status)}",
             remedy=f"CONFIG SET maxmemory {2 * memory['limit_bytes']}, or have who is behind read on.",
         )  # fmt: skip
+
+
+def _why_not(reason: str) -> str:
+    """Why a server cannot be asked; one that does not answer is not told to do so twice."""
+    silent = "Redis does not answer: "
+    return (
+        f"does not answer: {reason.removeprefix(silent)}" if reason.startswith(silent) else f"cannot be used: {reason}"
+    )
 
 
 def _largest(status: Mapping[str, Any]) -> str:

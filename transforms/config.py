@@ -45,14 +45,21 @@ NO_DEFAULT: Final = object()
 """In `Section.later`: no value of this key is accepted."""
 
 
+NO_FILE: Final = (
+    "Go to the file's folder, or name it: `-c FILE` or CDC_CONFIG. For a database that has none, `cdc init` writes it."
+)
+NAMED_WRONG: Final = "Correct the command: name one of those that there are."
+"""Of what a command was given, not of the file."""
+
+
 class ConfigurationError(StatecastError):
     """The configuration file cannot be used. `problems` has one line for each mistake, and so has the message."""
 
     exit_code = EXIT_USAGE
     remedy = "Correct the lines named above in the configuration file, or the environment it refers to."
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, problems: Sequence[str], *, remedy: str | None = None) -> None:
+        super().__init__("\n".join(problems), remedy=remedy)
         self.problems = tuple(problems)
 
 
@@ -152,6 +159,8 @@ class Document:
         try:
             with path.open("rb") as file:
                 return cls(tomllib.load(file), environ)
+        except FileNotFoundError as error:
+            raise ConfigurationError([f"{path}: {error.strerror}"], remedy=NO_FILE) from error
         except OSError as error:
             raise ConfigurationError([f"{path}: {error.strerror}"]) from error
         except ValueError as error:  # from None: the error may carry the whole text

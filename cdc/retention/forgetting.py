@@ -12,7 +12,7 @@ from cdc.diagnosis import FRESH_SECONDS, is_alive
 from cdc.errors import TransportError
 from cdc.retention.streams import StreamName, Streams, names_of
 from cdc.transport import connect
-from transforms.config import ConfigurationError
+from transforms.config import NAMED_WRONG, ConfigurationError
 from transforms.keys import Keys
 
 
@@ -55,5 +55,5 @@ def _find(control: Control, streams: Streams, config: ReaderConfig, who: str) ->
             places.setdefault(group, []).append(name)
     if who not in places:
         known = ", ".join(sorted(places)) or "none"
-        raise ConfigurationError([f"there is no sink or group {who} (there are: {known})"])
+        raise ConfigurationError([f"there is no sink or group {who} (there are: {known})"], remedy=NAMED_WRONG)
     return _Found(who in {sink.name for sink in sinks}, places[who])

@@ -268,7 +268,8 @@ def test_a_sink_that_is_gone_for_good_is_forgotten(make: Make) -> None:
     shop.execute("UPDATE rows SET name = 'unread' WHERE id <= 100")
     shop.wait_published()
     wait_until("all but what it has not read to go", lambda: shop.redis.xlen(shop.key) == 101)
-    assert "there is no sink or group lat (there are: late)" in shop.run("cdc.cli", "forget", "lat", "--yes", expect=2)
+    told = shop.run("cdc.cli", "forget", "lat", "--yes", expect=2)
+    assert "there is no sink or group lat (there are: late)\n  remedy: Correct the command" in told
     assert f"forgot sink late: it held a place in {shop.key}" in shop.run("cdc.cli", "forget", "late", "--yes")
     wait_until("that to go too", lambda: shop.redis.xlen(shop.key) == 1)
     assert shop.status()["sinks"] == []

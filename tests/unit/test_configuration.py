@@ -477,6 +477,9 @@ def test_a_sink_has_a_plain_name(sink: ReadSink) -> None:
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     assert mistakes(load_reader_config, path, {}) == [f"{path}: No such file or directory"]
+    with pytest.raises(ConfigurationError) as caught:
+        load_reader_config(path, {})
+    assert "`cdc init` writes it" in caught.value.remedy
     assert ConfigurationError(["x"]).exit_code == EXIT_USAGE
 
 

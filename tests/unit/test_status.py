@@ -158,6 +158,14 @@ def test_in_a_pipe_no_line_ends_in_blanks(capsys: pytest.CaptureFixture[str]) ->
     assert [line for line in lines if line != line.rstrip()] == []
 
 
+def test_a_redis_that_does_not_answer_is_told_so_once() -> None:
+    silent = {"reachable": False, "reason": "Redis does not answer: Connection refused.", "remedy": "r"}
+    [problem] = problems(status(transport=silent))
+    assert problem.what == "does not answer: Connection refused."
+    [problem] = problems(status(transport=silent | {"reason": "Redis refuses: NOAUTH"}))
+    assert problem.what == "cannot be used: Redis refuses: NOAUTH"
+
+
 def test_of_many_snapshots_those_at_work_are_told_and_the_others_are_counted() -> None:
     runs = [RUN | {"event": f"event_{number}.v1"} for number in range(40)]
     runs[7] |= {"state": "running", "rows": 10, "share": 0.5}
