@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import redis
 
+from tests.fork_server import Forked
 from transforms.keys import Keys
 from transforms.position import LSN, Position
 
@@ -36,12 +37,19 @@ class Command:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    _process: subprocess.Popen[bytes] | None = None
+    forked: bool = False
+    """Whether a Python module is not loaded anew, which saves most of a start; see tests/fork_server.py."""
+    _process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
-        """Start it; its standard error is appended to `log`."""
+        """Start it; what it prints is appended to `log`."""
+        environment = os.environ | self.environment
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self.arguments, env=os.environ | self.environment, stderr=log, stdout=log)
+            if self.forked:
+                _, _, module, *rest = self.arguments
+                self._process = Forked(module, rest, environment, log, log)
+            else:
+                self._process = subprocess.Popen(self.arguments, env=environment, stderr=log, stdout=log)
 
     @property
     def running(self) -> bool:
@@ -97,6 +105,8 @@ class Pipeline:
     environment: dict[str, str] = field(default_factory=dict)
     source_options: str = ""
     transport_options: str = "confirm_delay_seconds = 0.3"
+    forked: bool = True
+    """Whether its commands are; not where they are measured."""
 
     def __post_init__(self) -> None:
         self.path = self.directory / "cdc.toml"
@@ -113,7 +123,8 @@ class Pipeline:
         """A command with this configuration, not started yet."""
         module, *rest = arguments
         path = self.directory / f"{log or '-'.join(rest[:2]) or module}.log"
-        made = Command([sys.executable, "-m", module, "-c", str(self.path), *rest], self.environment, path)
+        whole = [sys.executable, "-m", module, "-c", str(self.path), *rest]
+        made = Command(whole, self.environment, path, self.forked)
         self.commands.append(made)
         return made
 

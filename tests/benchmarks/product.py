@@ -44,6 +44,7 @@ class Statecast(Contender):
             environment,
             source_options=f'snapshot = "{self.snapshot}"',
             transport_options="",
+            forked=False,
         )
 
     def pids(self) -> dict[str, int]:
