@@ -21,13 +21,14 @@ from transforms.keys import Keys
 from transforms.position import LSN, Position
 
 
-def wait_until(what: str, condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until a condition holds, or fail with what was waited for."""
-    deadline = time.monotonic() + seconds
+def wait_until(what: str, condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until a condition holds, or fail with what was waited for. What takes long is looked at less often."""
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds:.0f} s for: {what}")
-        time.sleep(0.05)
+        time.sleep(min(0.02 + waited / 20, 0.2))
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Command:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Wait for its end; returns the exit code."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -84,7 +85,7 @@ class Command:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     @property
     def output(self) -> str:
@@ -140,7 +141,7 @@ class Pipeline:
         made.start()
         return made
 
-    def run(self, *arguments: str, expect: int = 0, seconds: float = 90.0) -> str:
+    def run(self, *arguments: str, expect: int = 0, seconds: float = 120.0) -> str:
         """Run a command to its end; returns what it printed on both outputs."""
         made = self.command(*arguments, log="command")
         made.log.unlink(missing_ok=True)
@@ -184,7 +185,7 @@ class Pipeline:
         runs = self.redis.hgetall(self.keys.runs)
         return bool(runs) and all(b'"state": "done"' in run for run in runs.values())
 
-    def wait_published(self, seconds: float = 60.0) -> None:
+    def wait_published(self, seconds: float = 120.0) -> None:
         """Wait until all snapshots, and all that is committed now, are in the streams."""
         wait_until("the snapshots", self.snapshots_done, seconds)
         position = self.flush_position()
@@ -212,7 +213,7 @@ class Pipeline:
             ).fetchall()
         return {stream: Position(LSN.parse(lsn), ordinal) for stream, lsn, ordinal in rows}
 
-    def wait_applied(self, target_dsn: str, sink: str, seconds: float = 60.0) -> None:
+    def wait_applied(self, target_dsn: str, sink: str, seconds: float = 120.0) -> None:
         """Wait until a sink has applied all that is in its streams now."""
         ends = self.last_ids()
 

@@ -32,7 +32,7 @@ from cdc.demo.servers import PostgresServer, ValkeyServer
 POSTGRES_IMAGE = "postgres:18"
 REDIS_IMAGE = "redis:8"
 _START_SECONDS = 60.0
-_DROP_SECONDS = 20.0
+_DROP_SECONDS = 60.0
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 8 << 30
 """What has to be free: the servers of one process take up to two gigabytes."""

@@ -32,7 +32,7 @@ from transforms.position import LSN
 from transforms.schema import SchemaColumn, SchemaDocument
 from transforms.secret import Secret
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 TS = b"1700000000000000"
 
 Words = list[bytes]
@@ -146,7 +146,7 @@ class Pipeline:
 
     def apply(self, sink: str = "billing") -> int:
         """`cdc-sink run SINK --once`, in this process; returns the exit code."""
-        return Worker(self.config(sink), threading.Event(), once=True, connect_timeout_seconds=5).run()
+        return Worker(self.config(sink), threading.Event(), once=True, connect_timeout_seconds=60).run()
 
     def config_file(self, directory: Path, sink: str = "billing") -> Path:
         path = directory / "cdc.toml"

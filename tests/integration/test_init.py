@@ -75,7 +75,7 @@ class Newcomer:
     def run(self, module: str, *arguments: str, expect: int = 0, dsn: str | None = None) -> Ended:
         """Run a command in the folder, to its end."""
         environment = os.environ | self.environment | {"SOURCE_DSN": dsn or self.source_dsn}
-        code, output, log = run_to_end(module, arguments, environment, self.folder, seconds=90)
+        code, output, log = run_to_end(module, arguments, environment, self.folder, seconds=120)
         assert code == expect, f"exit {code}:\n{output}\n{log}"
         return Ended(code, output, log)
 
