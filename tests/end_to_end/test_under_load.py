@@ -157,7 +157,7 @@ def test_a_damaged_replica_is_healed_by_a_snapshot_under_load(shop: Pipeline) ->
 
 @pytest.mark.parametrize(
     ("rows", "most_bytes"),
-    [pytest.param(150_000, 110e6, id="short"), pytest.param(500_000, 150e6, id="long", marks=pytest.mark.soak)],
+    [pytest.param(150_000, 90e6, id="short"), pytest.param(500_000, 150e6, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(600)
 def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline, rows: int, most_bytes: float) -> None:
@@ -194,7 +194,6 @@ def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline, rows: in
     )
     checker.assert_replica_equals_source(shop.source_dsn, target)
     assert max(peak.values()) < most_bytes, peak
-    print(peak, len(statuses))
     assert len(statuses) > 1, "no status update was sent meanwhile"
 
 
