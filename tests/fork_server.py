@@ -4,7 +4,8 @@ Starting Python and importing takes 0.4 s of a core, and the tests start a thous
 process id, signals, standard streams, environment and exit code, and runs the `main` that the installed command runs.
 What forks has one thread, no connection and no file of the tests. This file is also what it runs.
 
-Commands are started as users start them in the tests of `cdc demo`, of terminals and of what is not imported.
+Commands are started as users start them in the tests of `cdc demo`, of terminals, of arguments and of what is imported:
+that each command imports what it needs is what tests/unit/test_imports.py is for.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Forked:
             "directory": str(directory or Path.cwd()),
         }
         self._link, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _starting:
             _server().fork(theirs, stdout, stderr)
         self.pid = int(self._line())
         self._link.sendall(json.dumps(request).encode())
@@ -75,7 +76,8 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -119,19 +121,20 @@ class _Server:
 
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair()
-        self._lock = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
 
     def fork(self, link: socket.socket, stdout: IO[bytes], stderr: IO[bytes]) -> None:
-        with self._lock:
-            socket.send_fds(self._requests, [b"f"], [link.fileno(), stdout.fileno(), stderr.fileno()])
+        socket.send_fds(self._requests, [b"f"], [link.fileno(), stdout.fileno(), stderr.fileno()])
 
     def close(self) -> None:
         self._requests.close()
         self._process.wait()
+
+
+_starting = threading.Lock()
 
 
 @cache
