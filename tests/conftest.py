@@ -61,6 +61,11 @@ def pipeline_name() -> str:
     return f"test_{uuid4().hex[:12]}"
 
 
+def pytest_sessionstart() -> None:
+    """Before any server is started."""
+    servers.keep_in_memory()
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -16,17 +16,19 @@ import psutil
 import psycopg
 import redis
 
+from tests.fork_server import Forked
 from transforms.keys import Keys
 from transforms.position import LSN, Position
 
 
-def wait_until(what: str, condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until a condition holds, or fail with what was waited for."""
-    deadline = time.monotonic() + seconds
+def wait_until(what: str, condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until a condition holds, or fail with what was waited for. What takes long is looked at less often."""
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds:.0f} s for: {what}")
-        time.sleep(0.05)
+        time.sleep(min(0.02 + waited / 20, 0.2))
 
 
 @dataclass
@@ -36,12 +38,19 @@ class Command:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    _process: subprocess.Popen[bytes] | None = None
+    forked: bool = False
+    """Whether a Python module is not loaded anew, which saves most of a start; see tests/fork_server.py."""
+    _process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
-        """Start it; its standard error is appended to `log`."""
+        """Start it; what it prints is appended to `log`."""
+        environment = os.environ | self.environment
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self.arguments, env=os.environ | self.environment, stderr=log, stdout=log)
+            if self.forked:
+                _, _, module, *rest = self.arguments
+                self._process = Forked(module, rest, environment, log, log)
+            else:
+                self._process = subprocess.Popen(self.arguments, env=environment, stderr=log, stdout=log)
 
     @property
     def running(self) -> bool:
@@ -68,7 +77,7 @@ class Command:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Wait for its end; returns the exit code."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -76,7 +85,7 @@ class Command:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     @property
     def output(self) -> str:
@@ -97,6 +106,8 @@ class Pipeline:
     environment: dict[str, str] = field(default_factory=dict)
     source_options: str = ""
     transport_options: str = "confirm_delay_seconds = 0.3"
+    forked: bool = True
+    """Whether its commands are; not where they are measured."""
 
     def __post_init__(self) -> None:
         self.path = self.directory / "cdc.toml"
@@ -113,7 +124,8 @@ class Pipeline:
         """A command with this configuration, not started yet."""
         module, *rest = arguments
         path = self.directory / f"{log or '-'.join(rest[:2]) or module}.log"
-        made = Command([sys.executable, "-m", module, "-c", str(self.path), *rest], self.environment, path)
+        whole = [sys.executable, "-m", module, "-c", str(self.path), *rest]
+        made = Command(whole, self.environment, path, self.forked)
         self.commands.append(made)
         return made
 
@@ -129,7 +141,7 @@ class Pipeline:
         made.start()
         return made
 
-    def run(self, *arguments: str, expect: int = 0, seconds: float = 90.0) -> str:
+    def run(self, *arguments: str, expect: int = 0, seconds: float = 120.0) -> str:
         """Run a command to its end; returns what it printed on both outputs."""
         made = self.command(*arguments, log="command")
         made.log.unlink(missing_ok=True)
@@ -173,7 +185,7 @@ class Pipeline:
         runs = self.redis.hgetall(self.keys.runs)
         return bool(runs) and all(b'"state": "done"' in run for run in runs.values())
 
-    def wait_published(self, seconds: float = 60.0) -> None:
+    def wait_published(self, seconds: float = 120.0) -> None:
         """Wait until all snapshots, and all that is committed now, are in the streams."""
         wait_until("the snapshots", self.snapshots_done, seconds)
         position = self.flush_position()
@@ -201,7 +213,7 @@ class Pipeline:
             ).fetchall()
         return {stream: Position(LSN.parse(lsn), ordinal) for stream, lsn, ordinal in rows}
 
-    def wait_applied(self, target_dsn: str, sink: str, seconds: float = 60.0) -> None:
+    def wait_applied(self, target_dsn: str, sink: str, seconds: float = 120.0) -> None:
         """Wait until a sink has applied all that is in its streams now."""
         ends = self.last_ids()
 

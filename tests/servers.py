@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+import psutil
 import psycopg
 import redis
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from cdc.demo.scratch import scratch_directory
 from cdc.demo.servers import PostgresServer, ValkeyServer
 
 POSTGRES_IMAGE = "postgres:18"
 REDIS_IMAGE = "redis:8"
 _START_SECONDS = 60.0
-_DROP_SECONDS = 20.0
+_DROP_SECONDS = 60.0
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 8 << 30
+"""What has to be free: the servers of one process take up to two gigabytes."""
 
 
 class Postgres(Protocol):
@@ -48,6 +56,19 @@ def use_docker() -> bool:
     if choice not in ("auto", "embedded", "docker"):
         raise ValueError(f"STATECAST_SERVERS is {choice!r} (expected auto, embedded or docker)")
     return choice == "docker" or (choice == "auto" and _engine_answers())
+
+
+def keep_in_memory() -> None:
+    """Have this process' embedded servers keep their files in memory, if there is much of it.
+
+    Making a database or starting a server then takes a sixth of the CPU time, and a twentieth of the time.
+    """
+    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES < psutil.virtual_memory().available:
+        tempfile.tempdir = str(_MEMORY)
+        try:
+            scratch_directory()  # which is made once, and here
+        finally:
+            tempfile.tempdir = None
 
 
 @contextmanager
@@ -90,7 +111,8 @@ def database(server: Postgres, purpose: str) -> Iterator[str]:
     """A fresh database, as a DSN. Afterwards it is dropped with its slots, whoever is still connected."""
     name = f"{purpose}_{uuid4().hex[:12]}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        # Copied as files, not row by row through the log, which would be read by every slot there is.
+        admin.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
     try:
         yield server.dsn(name)
     finally:

@@ -184,7 +184,7 @@ class _Writer:
         self.truncated: list[str] = []
 
     def run(self) -> None:
-        next_truncate = time.monotonic() + 7
+        next_truncate = time.monotonic() + 2
         while not self.workload._stop.is_set():
             self._transaction()
             if self.number == 0 and self.workload._truncate and time.monotonic() > next_truncate:

@@ -28,6 +28,7 @@ from tests.benchmarks.report import as_json, missed, table_of
 from tests.benchmarks.snapshots import SNAPSHOT_CONTENDERS
 from tests.benchmarks.subscription import Subscription, SubscriptionUnix
 from tests.benchmarks.workloads import Workload, workloads
+from tests.servers import keep_in_memory
 from transforms.position import LSN
 
 CONTENDERS: tuple[type[Contender], ...] = (RecvLogical, BareLibpq, ReaderOnly, EndToEnd, Subscription)
@@ -50,6 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.scale = 1, QUICK_SCALE
+        keep_in_memory()  # most of a quick run would be the making of servers
     console = Console(highlight=False, width=150)
     report: dict[str, object] = {"rounds": options.rounds, "scale": options.scale}
     misses: list[str] = []

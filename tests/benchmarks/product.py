@@ -21,9 +21,9 @@ class Statecast(Contender):
 
     def prepare(self) -> None:
         self.make_pipeline()
-        self.pipeline.run("cdc.cli", "run", "--once")
+        self.run_aside("cdc.cli", "run", "--once")
         if self.with_sink:
-            self.pipeline.run("sinks.cli", "run", "copy", "--once")
+            self.run_aside("sinks.cli", "run", "copy", "--once")
 
     def make_pipeline(self) -> None:
         """Write the configuration."""
@@ -44,7 +44,14 @@ class Statecast(Contender):
             environment,
             source_options=f'snapshot = "{self.snapshot}"',
             transport_options="",
+            forked=False,
         )
+
+    def run_aside(self, *arguments: str) -> None:
+        """Run a command that is not measured."""
+        self.pipeline.forked = True
+        self.pipeline.run(*arguments)
+        self.pipeline.forked = False
 
     def pids(self) -> dict[str, int]:
         """The processes that take part and are there now."""
@@ -87,7 +94,7 @@ class Statecast(Contender):
         return named("target", rows)
 
     def close(self) -> None:
-        self.pipeline.run("cdc.cli", "drop", "--yes")
+        self.run_aside("cdc.cli", "drop", "--yes")
         self.pipeline.close()
         self.bench.execute(self.bench.target_dsn(), f"DROP TABLE IF EXISTS replica.{self.slot}")
 

@@ -91,7 +91,7 @@ def secrets(tmp_path: Path) -> Path:
     """Secrets as the script makes them."""
     script = tmp_path / "make-secrets.sh"
     script.write_text((DEPLOY / "compose" / "make-secrets.sh").read_text())
-    subprocess.run(["sh", str(script)], check=True, timeout=30)
+    subprocess.run(["sh", str(script)], check=True, timeout=120)
     return tmp_path / "secrets"
 
 
@@ -101,7 +101,7 @@ def test_the_script_makes_every_secret_once(secrets: Path) -> None:
     before = {path.name: path.read_text() for path in secrets.iterdir()}
     assert all(re.fullmatch("[0-9a-f]{48}", text) for text in before.values())
     assert len(set(before.values())) == len(before)
-    subprocess.run(["sh", str(secrets.parent / "make-secrets.sh")], check=True, timeout=30)
+    subprocess.run(["sh", str(secrets.parent / "make-secrets.sh")], check=True, timeout=120)
     assert {path.name: path.read_text() for path in secrets.iterdir()} == before
 
 

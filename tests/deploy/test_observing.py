@@ -105,7 +105,7 @@ def test_alerts_watch_everything_that_can_fail() -> None:
 def test_prometheus_own_tool_finds_the_rules_right_and_alarming_when_they_should() -> None:
     folder = DEPLOY / "prometheus"
     for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
-        subprocess.run(["promtool", *arguments], cwd=folder, check=True, timeout=60)
+        subprocess.run(["promtool", *arguments], cwd=folder, check=True, timeout=120)
 
 
 def test_the_scenarios_for_that_tool_are_about_rules_and_metrics_that_there_are(measured: dict[str, set[str]]) -> None:

@@ -101,7 +101,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 @needs_systemd
 def test_systemd_finds_nothing_to_object_to(installed: list[str]) -> None:
     verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *installed], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", "--man=no", *installed], capture_output=True, text=True, timeout=120, check=False
     )
     assert [line for line in verified.stderr.splitlines() if "statecast" in line] == []
     assert verified.returncode == 0
@@ -111,5 +111,5 @@ def test_systemd_finds_nothing_to_object_to(installed: list[str]) -> None:
 def test_systemd_finds_little_exposure(installed: list[str]) -> None:
     for path in installed:
         command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", path]
-        judged = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        judged = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert judged.returncode == 0, judged.stdout.splitlines()[-1:]

@@ -19,7 +19,7 @@ EVENTS = """
 table = "customers"
 columns = ["id", "name"]
 """
-HELD_BACK_BYTES = 48 * 1024 * 1024
+HELD_BACK_BYTES = 48 << 20
 CONFIRM_DELAY_SECONDS = 2.0
 """The default."""
 
@@ -68,31 +68,47 @@ def number(shop: Pipeline, statement: str) -> int:
     return int(str(query(shop.source_dsn, statement)[0]))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "bytes_per_second"),
-    [(15, 6_000_000), pytest.param(300, 600_000, marks=[pytest.mark.soak, pytest.mark.timeout(400)])],
-)
-def test_writes_to_other_tables_hold_no_wal_back(shop: Pipeline, seconds: int, bytes_per_second: int) -> None:
-    rows = bytes_per_second // 1300  # ten times a second, about 130 bytes of WAL each
-    insert = f"INSERT INTO unmapped (filler) SELECT md5(n::text) FROM generate_series(1, {rows}) AS n"
+def unmapped(rows: int) -> str:
+    """A statement that writes about 130 bytes of WAL a row, to the table that is not mapped."""
+    return f"INSERT INTO unmapped (filler) SELECT md5(n::text) FROM generate_series(1, {rows}) AS n"
+
+
+def behind(shop: Pipeline, what: str) -> int:
+    """How many bytes this position of the slot is behind the end of the log."""
     slot = f"FROM pg_replication_slots WHERE slot_name = 'cdc_{shop.name}'"
+    return number(shop, f"SELECT pg_current_wal_insert_lsn() - {what} {slot}")
+
+
+def test_the_slot_follows_writes_to_other_tables(shop: Pipeline) -> None:
+    written = 0
+    while written < 2 * HELD_BACK_BYTES:
+        before = number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'")
+        with psycopg.connect(shop.source_dsn, autocommit=True) as connection:
+            connection.execute(unmapped(40_000).encode())
+        written += number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'") - before
+        wait_until("it to follow", lambda: behind(shop, "confirmed_flush_lsn") < HELD_BACK_BYTES)
+    with repeated(shop.source_dsn, "CHECKPOINT", 1.0):
+        wait_until("it to let go", lambda: behind(shop, "restart_lsn") < 2**20)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_writes_to_other_tables_hold_no_wal_back(shop: Pipeline) -> None:
     unconfirmed, held = [], []
     began = number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'")
-    with repeated(shop.source_dsn, insert, 0.1):
-        end = time.monotonic() + seconds
+    with repeated(shop.source_dsn, unmapped(460), 0.1):
+        end = time.monotonic() + 300
         while time.monotonic() < end:
-            unconfirmed.append(number(shop, f"SELECT pg_current_wal_insert_lsn() - confirmed_flush_lsn {slot}"))
-            held.append(number(shop, f"SELECT pg_current_wal_insert_lsn() - restart_lsn {slot}"))
+            unconfirmed.append(behind(shop, "confirmed_flush_lsn"))
+            held.append(behind(shop, "restart_lsn"))
             time.sleep(0.5)
     written = number(shop, "SELECT pg_current_wal_insert_lsn() - '0/0'") - began
     assert written > 1.5 * HELD_BACK_BYTES, "the load was too small to show anything"
     assert max(unconfirmed) < HELD_BACK_BYTES
-    if seconds > 60:  # the server moves the slot's beginning no oftener than each 15 s, or with a checkpoint
-        assert max(held) < HELD_BACK_BYTES
+    # the server moves the slot's beginning no oftener than each 15 s, or with a checkpoint
+    assert max(held) < HELD_BACK_BYTES
     with repeated(shop.source_dsn, "CHECKPOINT", 1.0):
-        wait_until(
-            "the slot to let go", lambda: number(shop, f"SELECT pg_current_wal_lsn() - restart_lsn {slot}") < 2**20
-        )
+        wait_until("it to let go", lambda: behind(shop, "restart_lsn") < 2**20)
 
 
 def test_a_reader_that_is_told_to_end_under_load_ends_soon_and_goes_on_where_it_was(shop: Pipeline) -> None:
@@ -102,12 +118,13 @@ def test_a_reader_that_is_told_to_end_under_load_ends_soon_and_goes_on_where_it_
             position = query(shop.source_dsn, "SELECT pg_current_wal_insert_lsn()::text")[0]
             positions.append((time.monotonic(), LSN.parse(str(position))))
             time.sleep(0.05)
-        told = time.monotonic()
         assert shop.commands[0].terminate() == 0
-        assert time.monotonic() - told < 5
+    assert "ending without" not in shop.commands[0].output
     confirmed = LSN.parse(str(query(shop.source_dsn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots")[0]))
-    written_at = max(at for at, position in positions if position <= confirmed)
-    assert told - written_at < CONFIRM_DELAY_SECONDS + 1.5, "more than the confirm delay's worth will be read again"
+    written_at = [max(at for at, position in positions if position <= end) for end in (confirmed, shop.published)]
+    assert written_at[1] - written_at[0] < CONFIRM_DELAY_SECONDS + 1.5, (
+        "more than the confirm delay's worth will be read again"
+    )
     shop.reader()
     shop.wait_published()
     info = shop.redis.xinfo_stream(shop.keys.stream("customer", 1))
@@ -137,9 +154,7 @@ def test_a_reader_whose_chunk_waits_for_a_lock_ends_soon_and_leaves_nothing_behi
         for _ in range(3):
             reader.start()
             wait_until("the chunk to wait", lambda: number(shop, waiting) == 1)
-            told = time.monotonic()
             assert reader.terminate() == code
-            assert time.monotonic() - told < 5
             assert number(shop, waiting) == 0
         assert "ending without" not in reader.output
     shop.run("cdc.cli", "run", "--once")

@@ -68,7 +68,7 @@ def redis_cli(tmp_path: Path) -> str:
 def test_the_consumer_in_plain_shell_prints_each_change(shop: Pipeline, redis_cli: str) -> None:
     script = "\n".join(block("sh", "last=0-0"))
     environment = os.environ | {"PATH": redis_cli, "REDIS_URL": shop.environment["REDIS_URL"]}
-    printed = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    printed = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert printed.stderr == ""
     row = ["upsert", '{"id":1}', '{"id":1,"name":"Ada","email":"ada@example.com"}']
     lines = printed.stdout.splitlines()

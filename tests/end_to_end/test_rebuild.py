@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextlib import closing as closed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 from tests import checker, servers, workload
 from tests.end_to_end.test_under_load import start
 from tests.processes import Pipeline, closing, wait_until
-from tests.workload import Workload
+from tests.workload import Record, Workload
 
-ROWS = 60_000
+ROWS = 15_000
 EACH, MOVING = ROWS // 5, ROWS // 50
 """Rows of a table; those with an id up to `MOVING` change under load, the others never do."""
 OTHER = """
@@ -93,6 +93,7 @@ def readers_see_whole_tables(dsn: str) -> Iterator[None]:
                     reads[number] += 1
                     if isolation is not None:
                         connection.commit()
+                    stop.wait(0.1)
         except BaseException as error:
             failures.append(error)
 
@@ -114,12 +115,16 @@ def readers_see_whole_tables(dsn: str) -> Iterator[None]:
     assert min(reads) > 5, reads
 
 
+def load(shop: Pipeline, *, seed: int) -> AbstractContextManager[Record]:
+    return Workload(shop.source_dsn, seed=seed, keys=MOVING, transactions_per_second=200).running()
+
+
 def assert_rebuilt(shop: Pipeline, before: int) -> None:
     """The table is another one, nothing is left of the rebuild, and everything is equal."""
     target = shop.environment["TARGET_DSN"]
-    shop.wait_published(120)
-    shop.wait_applied(target, "copy", 120)
-    shop.wait_applied(shop.environment["OTHER_DSN"], "other", 120)
+    shop.wait_published()
+    shop.wait_applied(target, "copy")
+    shop.wait_applied(shop.environment["OTHER_DSN"], "other")
     assert value(target, "SELECT 'replica.accounts'::regclass::oid") != before
     assert (
         value(
@@ -142,7 +147,7 @@ def test_a_rebuild_under_load_ends_equal_and_no_reader_and_no_other_sink_notices
     with psycopg.connect(other, autocommit=True) as connection:
         connection.execute(COUNT_WRITES.encode())
     before = value(target, "SELECT 'replica.accounts'::regclass::oid")
-    with readers_see_whole_tables(target), Workload(shop.source_dsn, seed=41, keys=MOVING).running():
+    with readers_see_whole_tables(target), load(shop, seed=41):
         told = shop.run("sinks.cli", "rebuild", "copy", "account", "--wait")
     assert "done: replica.accounts is rebuilt" in told
     assert_rebuilt(shop, before)
@@ -168,7 +173,7 @@ def test_a_worker_that_is_killed_at_each_step_of_a_rebuild_ends_equal(shop: Pipe
         )
     filling = "SELECT count(*) FROM pg_locks WHERE relation = 'replica.accounts_rebuild'::regclass AND NOT granted"
     swapping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-    with readers_see_whole_tables(target), Workload(shop.source_dsn, seed=42, keys=MOVING).running():
+    with readers_see_whole_tables(target), load(shop, seed=42):
         shop.run("sinks.cli", "rebuild", "copy", "account")
         wait_until("the new table", lambda: value(target, "SELECT to_regclass('replica.accounts_rebuild')"))
         with psycopg.connect(target) as connection:

@@ -109,7 +109,7 @@ def kill_at_random(shop: Pipeline, commands: list[Command], kills: int, seconds:
 
 @pytest.mark.parametrize(
     ("rows", "seconds"),
-    [pytest.param(20_000, 8, id="short"), pytest.param(200_000, 60, id="long", marks=pytest.mark.soak)],
+    [pytest.param(10_000, 5, id="short"), pytest.param(200_000, 60, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(600)
 def test_replica_equals_source_after_a_snapshot_under_load(shop: Pipeline, rows: int, seconds: float) -> None:
@@ -124,7 +124,7 @@ def test_replica_equals_source_after_a_snapshot_under_load(shop: Pipeline, rows:
 
 @pytest.mark.parametrize(
     ("rows", "seconds", "kills"),
-    [pytest.param(20_000, 12, 5, id="short"), pytest.param(200_000, 60, 20, id="long", marks=pytest.mark.soak)],
+    [pytest.param(10_000, 6, 5, id="short"), pytest.param(200_000, 60, 20, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_when_reader_and_sink_are_killed(
@@ -155,8 +155,12 @@ def test_a_damaged_replica_is_healed_by_a_snapshot_under_load(shop: Pipeline) ->
     assert_nothing_wrong(shop, record)
 
 
-@pytest.mark.timeout(300)
-def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("rows", "most_bytes"),
+    [pytest.param(150_000, 90e6, id="short"), pytest.param(500_000, 150e6, id="long", marks=pytest.mark.soak)],
+)
+@pytest.mark.timeout(600)
+def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline, rows: int, most_bytes: float) -> None:
     reader, sink = start(shop, 50)
     target = shop.environment["TARGET_DSN"]
     shop.wait_published()
@@ -177,19 +181,19 @@ def test_one_giant_transaction_passes_in_bounded_memory(shop: Pipeline) -> None:
     with psycopg.connect(shop.source_dsn) as connection:
         connection.execute(
             "INSERT INTO accounts (id, rev, name, balance, doc)"
-            " SELECT i, 0, 'name ' || i, i / 7.0, jsonb_build_object('n', i) FROM generate_series(1000, 500999) i"
+            " SELECT i, 0, 'name ' || i, i / 7.0, jsonb_build_object('n', i) FROM generate_series(1000, %s) i",
+            (999 + rows,),
         )
     position = shop.flush_position()
-    wait_until("all of it to be published", lambda: measure() or shop.published >= position, 120)
+    wait_until("all of it to be published", lambda: measure() or shop.published >= position, 240)
     ends = shop.last_ids()
     wait_until(
         "all of it to be applied",
         lambda: measure() or shop.checkpoints(target, "copy").get("account") == ends["account"],
-        180,
+        240,
     )
     checker.assert_replica_equals_source(shop.source_dsn, target)
-    assert peak["reader"] < 150e6, peak
-    assert peak["sink"] < 150e6, peak
+    assert max(peak.values()) < most_bytes, peak
     assert len(statuses) > 1, "no status update was sent meanwhile"
 
 

@@ -147,4 +147,5 @@ def test_the_weaker_rule_is_found_out(race: Pipeline) -> None:
     program.write_text(WEAKENED)
     weak = race.command("cdc.cli", "run", log="reader")
     weak.arguments[1:3] = [str(program)]
+    weak.forked = False
     assert run_race(race, weak) == {0}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self, cast
 
 import psycopg
@@ -22,6 +22,7 @@ from sinks import apply
 from sinks.bulk import upsert_many
 from sinks.config import SinkConfig
 from sinks.worker import Worker
+from tests.fork_server import Forked, read_whole
 from transforms import wire
 from transforms.address import Address
 from transforms.config import PipelineConfig, TransportConfig
@@ -31,7 +32,7 @@ from transforms.position import LSN
 from transforms.schema import SchemaColumn, SchemaDocument
 from transforms.secret import Secret
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 TS = b"1700000000000000"
 
 Words = list[bytes]
@@ -145,7 +146,7 @@ class Pipeline:
 
     def apply(self, sink: str = "billing") -> int:
         """`cdc-sink run SINK --once`, in this process; returns the exit code."""
-        return Worker(self.config(sink), threading.Event(), once=True, connect_timeout_seconds=5).run()
+        return Worker(self.config(sink), threading.Event(), once=True, connect_timeout_seconds=60).run()
 
     def config_file(self, directory: Path, sink: str = "billing") -> Path:
         path = directory / "cdc.toml"
@@ -191,21 +192,19 @@ class SinkProcess:
     """`cdc-sink` as a real process, killed at the end if it is still there."""
 
     def __init__(self, config: Path, *arguments: str, sink: str = "billing") -> None:
-        command = [sys.executable, "-c", "import sys; from sinks.cli import main; sys.exit(main())"]
-        self.process = subprocess.Popen(
-            [*command, *arguments[:1], sink, *arguments[1:], "-c", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        whole = [*arguments[:1], sink, *arguments[1:], "-c", str(config)]
+        with ExitStack() as files:
+            self._out, self._err = files.enter_context(TemporaryFile()), files.enter_context(TemporaryFile())
+            self._files = files.pop_all()
+        self.process = Forked("sinks.cli", whole, os.environ, self._out, self._err)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self.process.kill()
+        self.process.wait(DEADLINE_SECONDS)
+        self._files.close()
 
     def kill(self) -> None:
         self.process.kill()
@@ -218,8 +217,7 @@ class SinkProcess:
 
     def output(self) -> tuple[int, str, str]:
         """Wait for the end: exit code, standard output, standard error."""
-        out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
-        return self.process.returncode, out, err
+        return self.process.wait(DEADLINE_SECONDS), read_whole(self._out), read_whole(self._err)
 
 
 def command(config: Path, *arguments: str, sink: str = "billing") -> tuple[int, str, str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +21,7 @@ from cdc.config import load_reader_config
 from cdc.errors import SourceError
 from cdc.init.survey import Survey
 from cdc.source.publication import drop_publication
+from tests.fork_server import run_to_end
 from tests.processes import wait_until
 from transforms.address import Address
 from transforms.keys import Keys
@@ -75,17 +74,10 @@ class Newcomer:
 
     def run(self, module: str, *arguments: str, expect: int = 0, dsn: str | None = None) -> Ended:
         """Run a command in the folder, to its end."""
-        ended = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.folder,
-            env=os.environ | self.environment | {"SOURCE_DSN": dsn or self.source_dsn},
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert ended.returncode == expect, f"exit {ended.returncode}:\n{ended.stdout}\n{ended.stderr}"
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        environment = os.environ | self.environment | {"SOURCE_DSN": dsn or self.source_dsn}
+        code, output, log = run_to_end(module, arguments, environment, self.folder, seconds=120)
+        assert code == expect, f"exit {code}:\n{output}\n{log}"
+        return Ended(code, output, log)
 
     def execute(self, statements: str) -> list[tuple[Any, ...]]:
         """Run SQL as the superuser; the rows of the last statement."""

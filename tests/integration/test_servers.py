@@ -20,7 +20,7 @@ from cdc.demo.server_process import EmbeddedServerFailed
 from cdc.demo.servers import PostgresServer, ValkeyServer
 from tests import servers
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 90.0
 
 OWNER = """
 import json, os, sys

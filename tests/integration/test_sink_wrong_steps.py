@@ -563,6 +563,7 @@ def test_parked_events_of_a_sink_that_never_ran(both: Servers, tmp_path: Path) -
 
 def test_a_worker_shows_its_password_to_nobody(both: Servers, tmp_path: Path) -> None:
     with wrong(Step((), ""), both, tmp_path) as scene:
+        scene.commands.forked = False  # so that its arguments are its own
         worker = scene.commands.sink("billing", "--log-level", "debug", "--log-format", "json")
         wait_until("its status", lambda: scene.pipeline.status().get("state") == "streaming")
         process = psutil.Process(worker.pid)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,25 +64,35 @@ def limit_wal(dsn: str) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
-def safe_bytes(dsn: str) -> int:
+def retained_and_safe_bytes(dsn: str) -> tuple[int, int]:
+    """What the slot keeps, and what may be written until it is lost."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        row = connection.execute("SELECT coalesce(safe_wal_size, 0) FROM pg_replication_slots").fetchone()
+        row = connection.execute(
+            "SELECT coalesce(pg_current_wal_insert_lsn() - restart_lsn, 0), coalesce(safe_wal_size, 0)"
+            " FROM pg_replication_slots"
+        ).fetchone()
     assert row is not None
-    return int(row[0])
+    return int(row[0]), int(row[1])
 
 
-def test_the_time_that_a_slot_has_left_is_true_within_a_fifth(
+def test_the_time_that_a_slot_has_left_is_true_within_a_fifth_for_as_long_as_the_rate_is_what_it_was(
     redis_url: str, pipeline_name: str, tmp_path: Path
 ) -> None:
+    """In bytes, for how fast they are written on a busy machine changes by the second."""
     with servers.postgres_server() as server, servers.database(server, "source") as dsn:
         limit_wal(dsn)
-        with a_shop(dsn, redis_url, pipeline_name, tmp_path) as shop, steady_writes(dsn, 3_000_000):
-            slot = json.loads(shop.run("cdc.cli", "status", "--json"))["source"]["slot"]
-            asked = time.monotonic()
-            assert 4 < slot["seconds_left"] < 30
-            wait_until("nothing to be left", lambda: safe_bytes(dsn) <= 0, 60)
-            truth = time.monotonic() - asked
-    assert slot["seconds_left"] == pytest.approx(truth, rel=0.2)
+        with a_shop(dsn, redis_url, pipeline_name, tmp_path) as shop:
+            with steady_writes(dsn, 3_000_000):
+                slot = json.loads(shop.run("cdc.cli", "status", "--json"))["source"]["slot"]
+                enough = slot["retained_bytes"] + (4 << 20)
+                wait_until("more to be written", lambda: retained_and_safe_bytes(dsn)[0] > enough)
+            assert 0 < slot["wal_bytes_per_second"] < 4_000_000
+            told = slot["seconds_left"] * slot["wal_bytes_per_second"]
+            retained, safe = retained_and_safe_bytes(dsn)
+            assert told == pytest.approx(retained - slot["retained_bytes"] + safe, rel=0.2)
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("SELECT pg_logical_emit_message(false, 'load', repeat('x', %s))", (safe,))
+                assert retained_and_safe_bytes(dsn)[1] <= 0
 
 
 def test_bursts_are_told_as_the_mean_that_they_come_to(
@@ -166,7 +175,7 @@ def test_watch_shows_it_live_until_it_is_interrupted(
         with suppress(OSError):  # the other end is closed
             while os.read(screen, 65536):
                 continue
-        assert watching.wait(10) == 0
+        assert watching.wait(60) == 0
         os.close(screen)
     assert f"slot cdc_{pipeline_name}".encode() in shown
 

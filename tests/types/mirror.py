@@ -203,7 +203,7 @@ class Mirror:
                 assert command.running, f"{command.arguments[2]} ended:\n{command.output[-3000:]}"
             return bool(condition())
 
-        wait_until(what, over, 30)
+        wait_until(what, over)
 
     # --- comparing ---------------------------------------------------------------------------------------------------
 

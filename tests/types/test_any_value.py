@@ -44,7 +44,7 @@ def send(pipeline: Mirror, group: str, data: st.DataObject) -> int:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_any_value_comes_out_of_the_replica_as_it_went_in(pipeline: Mirror, group: str) -> None:
-    @profile.examples(6)
+    @profile.examples(4)
     @given(st.data())
     def property_(data: Any) -> None:
         send(pipeline, group, data)

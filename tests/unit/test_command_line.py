@@ -156,4 +156,4 @@ with stop._cond:  # as stop.wait() holds it for a moment
     os.kill(os.getpid(), signal.SIGTERM)
 assert stop.wait(20)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

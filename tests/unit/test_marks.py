@@ -30,7 +30,7 @@ class Log:
         self.came.release()
 
     def deliver_next(self) -> None:
-        assert self.came.acquire(timeout=10)
+        assert self.came.acquire(timeout=60)
         self.delivered.pop(self.emitted.pop(0))()
 
 
@@ -51,7 +51,7 @@ def test_what_is_done_at_a_mark_is_done_by_the_streams_thread(log: Log, session:
     with ThreadPoolExecutor(1) as other:
         result = other.submit(session.emit, SOURCE, threading.get_ident)
         log.deliver_next()
-        assert result.result(timeout=10) == threading.get_ident()
+        assert result.result(timeout=60) == threading.get_ident()
 
 
 def test_no_two_marks_have_the_same_token(log: Log, session: Marks) -> None:
@@ -59,7 +59,7 @@ def test_no_two_marks_have_the_same_token(log: Log, session: Marks) -> None:
         results = [others.submit(session.emit, SOURCE, lambda number=number: number) for number in range(100)]
         for _ in results:
             log.deliver_next()
-        assert [result.result(timeout=10) for result in results] == list(range(100))
+        assert [result.result(timeout=60) for result in results] == list(range(100))
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), TimeoutError("too slow")])
@@ -72,7 +72,7 @@ def test_what_fails_at_a_mark_fails_for_both_threads(log: Log, session: Marks, e
         with pytest.raises(type(error)):
             log.deliver_next()
         with pytest.raises(type(error)):
-            result.result(timeout=10)
+            result.result(timeout=60)
 
 
 def test_a_mark_that_is_delivered_just_when_a_wait_has_run_out_is_delivered(
@@ -93,10 +93,10 @@ def test_the_end_of_the_session_frees_who_waits_and_who_comes_later(log: Log, se
     done: list[str] = []
     with ThreadPoolExecutor(1) as other:
         result = other.submit(session.emit, SOURCE, lambda: done.append("late"))
-        assert log.came.acquire(timeout=10)
+        assert log.came.acquire(timeout=60)
         session.stop()
         with pytest.raises(Stopped):
-            result.result(timeout=10)
+            result.result(timeout=60)
     with pytest.raises(Stopped):
         session.emit(SOURCE, lambda: done.append("later"))
     log.delivered.pop(log.emitted.pop())()  # the log brings it all the same
@@ -110,7 +110,7 @@ def test_other_work_goes_on_while_a_mark_is_waited_for(
     twice = threading.Semaphore(0)
     with ThreadPoolExecutor(1) as other:
         result = other.submit(session.emit, SOURCE, lambda: "done", meanwhile=twice.release)
-        assert twice.acquire(timeout=10)
-        assert twice.acquire(timeout=10)
+        assert twice.acquire(timeout=60)
+        assert twice.acquire(timeout=60)
         log.deliver_next()
-        assert result.result(timeout=10) == "done"
+        assert result.result(timeout=60) == "done"

@@ -145,7 +145,7 @@ def work_through(table: Table, run: RunInHand) -> None:
 
     with ThreadPoolExecutor(THREADS) as threads:
         for done in [threads.submit(work) for _ in range(THREADS)]:
-            done.result(timeout=30)
+            done.result(timeout=60)
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +251,7 @@ def test_threads_that_wait_for_their_turn_stop_with_the_session() -> None:
         waiting.stopped.set()
         for thread in (stalled, second):
             with pytest.raises(Stopped):
-                thread.result(timeout=10)
+                thread.result(timeout=60)
     assert table.published == []
 
 

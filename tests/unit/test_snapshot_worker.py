@@ -115,7 +115,7 @@ def test_what_a_snapshot_sees_is_forgotten_while_a_run_waits_to_begin_behind_a_b
     try:
         assert emitted.wait(10)
         log.deliveries.delivered(7)
-        posted.get(timeout=10)()
+        posted.get(timeout=60)()
         assert log.deliveries.waits_for == 0
     finally:
         keeper.stop()

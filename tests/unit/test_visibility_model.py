@@ -127,11 +127,17 @@ MOVED_AND_CHANGED_AGAIN_BEFORE_IT_WAS_READ = [
 ]
 
 
-@settings(max_examples=1_500, deadline=None)
-@given(histories)
-def test_whatever_the_order_of_commits_a_replica_ends_like_the_source_and_no_row_goes_back(history: list[Step]) -> None:
-    model = run(history, visibility_rule)
-    assert model.existing(model.replica) == model.existing(model.visible)
+@pytest.mark.parametrize(
+    "examples", [500, pytest.param(50_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])], ids=["short", "long"]
+)
+def test_whatever_the_order_of_commits_a_replica_ends_like_the_source_and_no_row_goes_back(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(histories)
+    def property_(history: list[Step]) -> None:
+        model = run(history, visibility_rule)
+        assert model.existing(model.replica) == model.existing(model.visible)
+
+    property_()
 
 
 def test_a_stalled_commit_holds_the_chunk_up_until_it_is_visible() -> None:
