@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,13 +101,13 @@ def test_bursts_are_told_as_the_mean_that_they_come_to(
 ) -> None:
     with (
         a_shop(source_dsn, redis_url, pipeline_name, tmp_path) as shop,
-        steady_writes(source_dsn, 500_000, every_seconds=2.0),
+        steady_writes(source_dsn, 500_000, every_seconds=1.2),
     ):
         began, before = time.monotonic(), shop.flush_position()
         reader = shop.reader()
         wait_until("the reader to have watched", lambda: watched_seconds(shop) > 20, 60)
         told = []
-        for _ in range(4):  # one and a half bursts apart, or none at all
+        for _ in range(4):  # with one burst or two between them, or with none
             told.append(status(shop)["source"]["slot"]["wal_bytes_per_second"])
             time.sleep(0.7)
         assert reader.terminate() == 0
@@ -152,9 +153,10 @@ def test_the_lag_of_a_sink_that_is_gone_is_the_age_of_what_waits_for_it(
             connection.execute("INSERT INTO customers VALUES (1, 'Ada')")
         committed = time.time()
         shop.run("cdc.cli", "run", "--once")
+        waited = time.time() - committed
         lag_bytes, lag_seconds = lag()
         assert lag_bytes > 0
-        assert lag_seconds == pytest.approx(time.time() - committed, abs=2.0)
+        assert waited - 1 < lag_seconds < time.time() - committed + 1
         shop.run("sinks.cli", "run", "billing", "--once")
         assert lag() == (0, 0.0)
 
