@@ -34,8 +34,8 @@ REDIS_IMAGE = "redis:8"
 _START_SECONDS = 60.0
 _DROP_SECONDS = 60.0
 _MEMORY = Path("/dev/shm")
-_ROOM_BYTES = 8 << 30
-"""What has to be free: the servers of one process take up to two gigabytes."""
+_ROOM_BYTES = 4 << 30
+"""What has to be free: all servers of a run on three processes take about one gigabyte."""
 
 
 class Postgres(Protocol):
