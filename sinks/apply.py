@@ -17,7 +17,7 @@ from sinks.postgres import Database, compose, identifier
 from sinks.rebuild.filling import Rebuild, takes_rows
 from sinks.replica import Replica
 from sinks.statements import delete, update, upsert
-from sinks.sweep import apply_mark, collect
+from sinks.sweep import apply_mark, note_seen
 from transforms.event import Mark
 
 Operation = Callable[[Sequence[Change]], None]
@@ -108,7 +108,7 @@ class _TableApplier:
                 else:
                     parking.heal(label, group.changes)
                     self._attempt(label, partial(upsert_many, self._database, replica), group.changes)
-                self._collect(replica, group.changes)
+                self._note_seen(replica, group.changes)
 
     def _apply_partial(self, replica: Replica, group: Group) -> None:
         changes: Sequence[Change] = group.changes
@@ -144,22 +144,22 @@ class _TableApplier:
             self._parking.succeeded()
         self._database.execute(b"RELEASE SAVEPOINT attempt")
 
-    def _collect(self, replica: Replica, changes: Sequence[Change]) -> None:
+    def _note_seen(self, replica: Replica, changes: Sequence[Change]) -> None:
         """Parked rows too: the source has them, so the replica's older ones stay."""
-        if replica.seen_table is None:
+        if replica.unseen_table is None:
             return
         if not self._careful:
-            collect(self._database, replica, changes)
+            note_seen(self._database, replica, changes)
             return
-        self._database.execute(b"SAVEPOINT collecting")
+        self._database.execute(b"SAVEPOINT noting")
         try:
-            collect(self._database, replica, changes)
+            note_seen(self._database, replica, changes)
         except DataRefused:
-            self._database.execute(b"ROLLBACK TO SAVEPOINT collecting")
+            self._database.execute(b"ROLLBACK TO SAVEPOINT noting")
             if middle := len(changes) // 2:
-                self._collect(replica, changes[:middle])
-                self._collect(replica, changes[middle:])
-        self._database.execute(b"RELEASE SAVEPOINT collecting")
+                self._note_seen(replica, changes[:middle])
+                self._note_seen(replica, changes[middle:])
+        self._database.execute(b"RELEASE SAVEPOINT noting")
 
 
 def apply_one(database: Database, replica: Replica, change: Change) -> bool:

@@ -1,21 +1,20 @@
 """Many new rows at once by COPY, which costs the target half of what its JSON functions cost.
 
-COPY knows no ON CONFLICT, so it is for rows whose keys are all new: first loads, and tables that mostly grow. Passing
+COPY knows no ON CONFLICT, so it is for rows whose keys are new: first loads, and tables that mostly grow. Passing
 others through a temporary table costs as much as the JSON functions do, and makes DDL of every batch. What was measured
 is in tests/benchmarks/README.md.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sinks import copy_text
 from sinks.compaction import Change
-from sinks.postgres import Database, compose, identifier, listed, verbatim
+from sinks.postgres import Database, compose, identifier, listed
 from sinks.replica import Replica
-from sinks.statements import array_of, same_key, upsert
+from sinks.statements import missing_rows, of_keys, upsert
 
 COPY_ROWS: Final = 1_000
 COPY_BYTES: Final = 1024 * 1024
@@ -25,48 +24,48 @@ _SAMPLE_KEYS: Final = 16
 
 
 def upsert_many(database: Database, replica: Replica, changes: Sequence[Change], *, copy_rows: int = COPY_ROWS) -> None:
-    """Write whole rows, all of one group; by COPY when they are new and there are `copy_rows` of them, or large."""
+    """Write whole rows, all of one group; the new ones by COPY when there are `copy_rows` of them, or large ones."""
     first, document = changes[0], replica.document
     fields = replica.fields(first.rev)
-    is_much = len(changes) >= copy_rows or sum([len(change.state or b"") for change in changes]) >= COPY_BYTES
     write = None
-    if is_much and not first.quoted:
+    if _is_much(changes, copy_rows) and not first.quoted:
         write = copy_text.line_writer(document.revisions[first.rev - 1], document.base_types, fields)
-    if write is None or not _all_new(database, replica, changes):
+    if write is None:
         upsert(database, replica, changes)
         return
-    unusual: list[Change] = []
+    new = _new(database, replica, changes)
+    if not _is_much(new, copy_rows):
+        upsert(database, replica, changes)
+        return
+    others: list[Change] = []
+    if len(new) < len(changes):
+        are_new = {change.key for change in new}
+        others = [change for change in changes if change.key not in are_new]
     names = listed([identifier(name) for name in fields])
     statement = compose("COPY {} ({}) FROM STDIN", identifier(replica.table), names)
-    database.copy(statement, _pieces(write, changes, unusual))
-    if unusual:
-        upsert(database, replica, unusual)
+    database.copy(statement, _pieces(write, new, others))
+    if others:
+        upsert(database, replica, others)
 
 
-def _all_new(database: Database, replica: Replica, changes: Sequence[Change]) -> bool:
-    """Whether no row has one of these keys. A few are tried first: mostly all rows are new, or none is."""
-    keys = [change.key for change in changes]
-    sample = keys[:: max(1, len(keys) // _SAMPLE_KEYS)]
-    return not _exists(database, replica, sample) and not _exists(database, replica, keys)
+def _is_much(changes: Sequence[Change], copy_rows: int) -> bool:
+    return len(changes) >= copy_rows or sum([len(change.state or b"") for change in changes]) >= COPY_BYTES
 
 
-def _exists(database: Database, replica: Replica, keys: Sequence[bytes]) -> bool:
-    table, [first, *others] = identifier(replica.table), replica.document.key
-    if not others and replica.types[first] in ("smallint", "integer", "bigint"):
-        start = len(json.dumps(first, ensure_ascii=False).encode()) + 2  # {"id":42}; an array is read much faster
-        query = compose(
-            "SELECT EXISTS (SELECT FROM {} WHERE {} = ANY (%s::pg_catalog.{}[]))",
-            table,
-            identifier(first),
-            verbatim({"smallint": "int2", "integer": "int4", "bigint": "int8"}[replica.types[first]]),
-        )
-        return bool(database.row(query, ["{" + b",".join([key[start:-1] for key in keys]).decode() + "}"])[0])
-    query = compose(
-        "SELECT EXISTS (SELECT FROM json_populate_recordset(NULL::{table}, %s::json) AS k JOIN {table} AS t ON {same})",
-        table=table,
-        same=same_key(replica),
-    )
-    return bool(database.row(query, [array_of(keys)])[0])
+def _new(database: Database, replica: Replica, changes: Sequence[Change]) -> Sequence[Change]:
+    """Those whose keys no row has; none where they are few. Some are tried first: mostly nearly all are, or none is."""
+    sample = changes[:: max(1, len(changes) // _SAMPLE_KEYS)]
+    for some in (sample, changes):
+        count = _existing(database, replica, some)
+        if count > len(some) // 2:
+            return []
+    return missing_rows(database, replica, changes) if count else changes
+
+
+def _existing(database: Database, replica: Replica, changes: Sequence[Change]) -> int:
+    """How many of these rows are there already."""
+    query, keys = of_keys("SELECT count(*) FROM {table} AS t WHERE {keys}", replica, changes)
+    return int(database.row(query, [keys])[0])
 
 
 def _pieces(write: copy_text.LineWriter, changes: Sequence[Change], unusual: list[Change]) -> Iterator[bytes]:

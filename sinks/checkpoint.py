@@ -43,15 +43,18 @@ class Checkpoints:
         self._owner = owner
 
     def make_schema(self) -> None:
-        """Create schema `cdc` with its tables where they are missing. Raises AccessDenied with what to do instead."""
+        """Create schema `cdc` with its tables, as far as they are missing or of an older version.
+
+        Raises AccessDenied with what to do instead.
+        """
         with self._database.transaction():
             if self._database.rows(b"SELECT FROM pg_namespace WHERE nspname = 'cdc'"):
                 require(self._database, OWN_TABLES)
-            if self.schema_exists():
+            if self._schema_is_current():
                 return
             # CREATE ... IF NOT EXISTS of two sessions at once can fail all the same.
             self._database.execute(b"SELECT pg_advisory_xact_lock(hashtextextended('statecast schema', 0))")
-            if self.schema_exists():
+            if self._schema_is_current():
                 return
             try:
                 self._database.script(_SCHEMA)
@@ -66,6 +69,13 @@ class Checkpoints:
         """Whether the tables of schema `cdc` are there."""
         query = b"SELECT count(to_regclass(name)) FROM unnest(%s::text[]) AS name"
         return bool(self._database.row(query, [list(map(str, OWN_TABLES))])[0] == len(OWN_TABLES))
+
+    def _schema_is_current(self) -> bool:
+        query = (
+            b"SELECT EXISTS (SELECT FROM pg_attribute"
+            b" WHERE attrelid = to_regclass('cdc.replica') AND attname = 'unseen_table')"
+        )
+        return self.schema_exists() and bool(self._database.row(query)[0])
 
     def take_lease(self) -> dict[str, Checkpoint] | None:
         """Become the sink's worker and return its checkpoints by stream; None: another worker is alive."""

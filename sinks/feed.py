@@ -1,6 +1,6 @@
 """Batches ready to be applied: read from the stream, cut at the end of a source transaction, and compacted.
 
-While the target works on one batch, the next one is made in a thread; never more than one, so that memory stays
+While the target works on one batch, the next large one is made in a thread; never more than one, so that memory stays
 bounded. Each read begins at the entry where the one before it ended, and finds that entry there or refuses.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sinks.batch import Entry, ripe_count
 from sinks.compaction import Step, compact
+from sinks.pace import MOST_ENTRIES
 from sinks.stream import Meta, StreamReader
 from transforms.errors import MalformedEntry
 from transforms.position import LSN, Position
@@ -29,6 +30,8 @@ class Place(NamedTuple):
     behind: Position
     goal: Position | None
     """The entry at which to stop; None: go on for ever."""
+    limit: int = MOST_ENTRIES
+    """How many entries to read at most, as long as no transaction is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Batch:
     steps: list[Step]
     end: Position | None
     """Its last entry; None: there is nothing to apply yet."""
+    size: int
+    """How many entries it has."""
     committed_at: float | None
     """When that entry's transaction was committed, seconds since 1970."""
     seen: Position | None
@@ -65,15 +70,21 @@ class Feed:
         self._begun: tuple[Place, Future[Batch]] | None = None
 
     def take(self, place: Place) -> Batch:
-        """The batch at a place: the one that was begun, or made now."""
-        begun, self._begun = self._begun, None
-        if begun is not None and begun[0] == place:
-            return begun[1].result()
-        return self._make(place)
+        """The batch at a place: the one that was begun, or made now, while another stream's is kept."""
+        begun = self._begun
+        if begun is None or begun[0].stream != place.stream:
+            return self._make(place)
+        self._begun = None
+        return begun[1].result() if begun[0]._replace(limit=place.limit) == place else self._make(place)
 
     def begin(self, place: Place) -> None:
-        """Have a batch made in the background; what was begun before is forgotten."""
-        self._begun = place, self._thread.submit(self._make, place)
+        """Have a batch made in the background, unless one has been begun that is not taken yet."""
+        if self._begun is None:
+            self._begun = place, self._thread.submit(self._make, place)
+
+    def forget(self) -> None:
+        """Drop what was begun: it may be of other circumstances."""
+        self._begun = None
 
     def close(self) -> None:
         """End the thread, waiting for a read under way."""
@@ -82,13 +93,16 @@ class Feed:
 
     def _make(self, place: Place) -> Batch:
         read_at = time.monotonic()
-        read = self._reader.read(place.stream, place.meta, place.behind)
+        read = self._reader.read(place.stream, place.meta, place.behind, place.limit)
         entries, force = read.entries, False
         if (goal := place.goal) is not None:
             if entries and position_of(entries[-1]) > goal:
                 entries = [entry for entry in entries if position_of(entry) <= goal]
             force = bool(entries) and position_of(entries[-1]) == goal
-        count = ripe_count(entries, full=read.full, force=force)
+        is_small = place.limit < MOST_ENTRIES
+        count = ripe_count(entries, full=read.full and not is_small, force=force)
+        if not count and read.full and is_small:
+            return self._make(place._replace(limit=MOST_ENTRIES))
         if not count:
             _refuse_foreign(entries)  # which would be waited with for ever: they end no transaction
         left = read.entries[count : count + 1]
@@ -98,6 +112,7 @@ class Feed:
             place.stream,
             compact(entries[:count], self._sink, place.labels),
             position_of(entries[count - 1]) if count else None,
+            count,
             _committed_at(entries[count - 1]) if count else None,
             seen,
             read.full,

@@ -47,8 +47,8 @@ class Replica:
     wants_snapshot: bool = False
     run: str | None = None
     """The snapshot run in hand."""
-    seen_table: str | None = None
-    """In schema cdc: the keys seen since that run began; None: the table had no rows then."""
+    unseen_table: str | None = None
+    """In schema cdc: the keys that the table had when that run began, less those seen since; None: it had none."""
 
     def fields(self, rev: int) -> tuple[str, ...]:
         """The fields of a revision that the table has a column for."""
@@ -128,7 +128,7 @@ def load(database: Database, examination: Examination) -> Replica:
     types = {row[0]: row[1] for row in database.rows(_COLUMNS, [table])}
     equals = {row[0]: f"OPERATOR({row[1]})" for row in database.rows(_KEY, [table])}
     state = database.row(
-        b"SELECT filled, wants_snapshot, run, seen_table FROM cdc.replica WHERE table_name = %s", [table]
+        b"SELECT filled, wants_snapshot, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
     )
     return Replica(examination.label, examination.table, examination.document, types, equals, *state)
 
@@ -205,6 +205,6 @@ def with_document(replica: Replica, document: SchemaDocument) -> Replica:
     return replace(replica, document=document)
 
 
-def seen_table_name(table: TableName, digest: str) -> str:
+def unseen_table_name(table: TableName, digest: str) -> str:
     """The name of a side table: telling, and never longer than an identifier may be."""
-    return f"seen_{re.sub('[^a-z0-9_]', '', table.name.lower())[:30]}_{digest}"
+    return f"unseen_{re.sub('[^a-z0-9_]', '', table.name.lower())[:30]}_{digest}"

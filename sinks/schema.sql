@@ -26,8 +26,23 @@ CREATE TABLE IF NOT EXISTS cdc.replica (
     filled boolean NOT NULL DEFAULT false,           -- a snapshot run has ended since
     wants_snapshot boolean NOT NULL DEFAULT false,   -- and has not asked the reader yet
     run text,                          -- the snapshot run in hand
-    seen_table text                    -- in schema cdc: the keys seen since it began
+    unseen_table text                  -- in schema cdc: the keys that were there when it began and were not seen since
 );
+
+-- Versions before kept the keys that a run had seen. Their runs cannot be ended, so others are asked for.
+DO $$
+DECLARE
+    kept text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'seen_table') THEN
+        FOR kept IN SELECT seen_table FROM cdc.replica WHERE seen_table IS NOT NULL LOOP
+            EXECUTE format('DROP TABLE IF EXISTS cdc.%I', kept);
+        END LOOP;
+        UPDATE cdc.replica SET run = NULL, wants_snapshot = true WHERE run IS NOT NULL;
+        ALTER TABLE cdc.replica DROP COLUMN seen_table, ADD COLUMN unseen_table text;
+    END IF;
+END
+$$;
 
 -- Tables that are filled to take the place of a replica table, and what became of them.
 CREATE TABLE IF NOT EXISTS cdc.rebuild (

@@ -58,6 +58,14 @@ class Session:
     """Stream -> the last entry read, applied or not: only what comes behind it is news."""
     at_end: dict[str, bool] = field(default_factory=dict)
     """Stream -> whether everything in it has been applied."""
+    behind: set[str] = field(default_factory=set)
+    """Streams with more than fitted into the last batch."""
+
+    def next_behind(self, stream: str) -> str:
+        """Of the streams that are behind, which this one is, the one after it."""
+        streams = list(self.checkpoints)
+        place = streams.index(stream) + 1
+        return next(each for each in streams[place:] + streams[:place] if each in self.behind)
 
 
 class Opener:

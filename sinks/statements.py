@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import LiteralString
 
 from sinks.compaction import Change
 from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
 from sinks.replica import Replica
 from transforms.names import TableName
+
+_ARRAYS: Mapping[str, LiteralString] = {"smallint": "int2[]", "integer": "int4[]", "bigint": "int8[]"}
 
 
 def delete(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
@@ -61,14 +65,7 @@ def update(database: Database, replica: Replica, changes: Sequence[Change]) -> l
     )
     if database.execute(statement, [states]) == len(changes):
         return []
-    absent = compose(
-        "SELECT k.place FROM ROWS FROM (json_populate_recordset(NULL::{table}, %s::json)) WITH ORDINALITY"
-        " AS k ({columns}, place) WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same})",
-        table=table,
-        columns=listed([identifier(name) for name in replica.types]),
-        same=same,
-    )
-    return [changes[place - 1] for (place,) in database.rows(absent, [states])]
+    return missing_rows(database, replica, changes)
 
 
 def on_conflict(key: Sequence[str], fields: Sequence[str]) -> Part:
@@ -79,6 +76,45 @@ def on_conflict(key: Sequence[str], fields: Sequence[str]) -> Part:
         listed([identifier(name) for name in key]),
         part("UPDATE SET {}", listed(updates)) if updates else part("NOTHING"),
     )
+
+
+def of_keys(
+    template: LiteralString, replica: Replica, changes: Sequence[Change], **parts: Part
+) -> tuple[Statement, str | JsonText]:
+    """A statement, and its parameter, about the rows `t` that have the `{keys}` of changes. `{table}`: the replica."""
+    table, [first, *others] = identifier(replica.table), replica.document.key
+    parts["table"] = table
+    if replica.types[first] in _ARRAYS and not others:  # which is read, and looked for, much faster than JSON
+        start = len(json.dumps(first, ensure_ascii=False).encode()) + 2  # {"id":42}
+        numbers = "{" + b",".join([change.key[start:-1] for change in changes]).decode() + "}"
+        statement = compose(
+            template.replace("{keys}", "t.{_name} = ANY (%s::pg_catalog.{_array})"),
+            _name=identifier(first),
+            _array=verbatim(_ARRAYS[replica.types[first]]),
+            **parts,
+        )
+        return statement, numbers
+    statement = compose(
+        template.replace(
+            "{keys}", "EXISTS (SELECT FROM json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {_same})"
+        ),
+        _same=same_key(replica),
+        **parts,
+    )
+    return statement, array_of([change.key for change in changes])
+
+
+def missing_rows(database: Database, replica: Replica, changes: Sequence[Change]) -> list[Change]:
+    """The changes whose keys no row has."""
+    absent = compose(
+        "SELECT k.place FROM ROWS FROM (json_populate_recordset(NULL::{table}, %s::json)) WITH ORDINALITY"
+        " AS k ({columns}, place) WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same}) ORDER BY k.place",
+        table=identifier(replica.table),
+        columns=listed([identifier(name) for name in replica.types]),
+        same=same_key(replica),
+    )
+    rows = database.rows(absent, [array_of([change.key for change in changes])])
+    return [changes[place - 1] for (place,) in rows]
 
 
 def same_key(replica: Replica) -> Part:

@@ -20,9 +20,8 @@ from transforms.errors import MalformedEntry
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
-READ_ENTRIES = 5_000
 READ_BYTES = 8 * 1024 * 1024
-"""A batch ends at the first of the two. One call may bring more: entries can suddenly be large."""
+"""At which a batch ends. One call may bring more: entries can suddenly be large."""
 BATCH_BYTES = 64 * 1024 * 1024
 """What is never passed by a batch of more than one entry: the server takes less than 1 GB in a parameter."""
 _CALL_ENTRIES = 1_000
@@ -96,8 +95,8 @@ class StreamReader:
         complete = info["entries-added"] == info["length"]
         return StreamEnds(first or None, last or None, last_generated, _last_deleted(info), complete)
 
-    def read(self, stream: str, meta: Meta, checkpoint: Position) -> Read:
-        """Read what is behind the checkpoint, as much as is applied in one go.
+    def read(self, stream: str, meta: Meta, checkpoint: Position, limit: int) -> Read:
+        """Read what is behind the checkpoint, as much as is applied in one go: at most `limit` entries.
 
         Raises StreamHole, StreamTailLost, and StreamsReplaced when the pipeline is not the one of `meta` any more.
         """
@@ -106,7 +105,7 @@ class StreamReader:
         position = checkpoint
         while True:
             average = self._entry_bytes.get(stream, _FIRST_GUESS_BYTES)
-            count = max(1, min(_CALL_ENTRIES, READ_ENTRIES - len(entries), int((READ_BYTES - read_bytes) / average)))
+            count = max(1, min(_CALL_ENTRIES, limit - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
             entries += found
             size = sum([_ENTRY_OVERHEAD_BYTES + len(words[7]) if len(words) > 7 else 0 for _, words in found])
@@ -118,7 +117,7 @@ class StreamReader:
                 if read_bytes > BATCH_BYTES:
                     return Read(_bounded(entries), True, False, published)
                 return Read(entries, False, True, published)
-            if len(entries) >= READ_ENTRIES or read_bytes >= READ_BYTES:
+            if len(entries) >= limit or read_bytes >= READ_BYTES:
                 return Read(entries if read_bytes <= BATCH_BYTES else _bounded(entries), True, False, published)
 
     def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[list[Entry], LSN]:

@@ -32,6 +32,7 @@ from sinks.errors import (
     TransportUnreachable,
 )
 from sinks.feed import Feed, Place
+from sinks.pace import Pace
 from sinks.postgres import Database
 from sinks.rebuild.keeping import Rebuilding
 from sinks.session import Opener, Prospect, Session
@@ -82,6 +83,7 @@ class Worker:
         self._rebuilding = Rebuilding(config, self._database, self._checkpoints)
         self._applying = Applying(config, self._database, self._checkpoints, self._rebuilding)
         self._opener = Opener(config, self._database, self._checkpoints, self._rebuilding)
+        self._pace = Pace()
         self._transport: _Transport | None = None
         self._session: Session | None = None
         self._contacted = False
@@ -140,10 +142,7 @@ class Worker:
                 self._stop.wait(0.0 if self._reached else IDLE_SECONDS / 2)
                 return
             self._session = session
-            moved = False
-            streams = list(session.checkpoints)
-            for stream, following in zip(streams, streams[1:] + streams[:1], strict=True):
-                moved = (not self._stop.is_set() and self._advance(session, stream, following)) or moved
+            moved = self._advance_all(session)
             if not moved:  # so that `applied_lsn` has been written too
                 self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
             self._keep(session)
@@ -180,6 +179,7 @@ class Worker:
             return None
         if self._once and self._goals is None:
             self._goals = {stream: ends.last for stream, ends in prospect.ends.items() if ends.last is not None}
+        self._feed.forget()
         try:
             session = self._opener.open(prospect)
         except StreamEmptied as error:
@@ -214,8 +214,21 @@ class Worker:
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
-    def _advance(self, session: Session, stream: str, following: str) -> bool:
-        """Apply a batch of a stream, while one of the `following` stream is made; returns whether there was one."""
+    def _advance_all(self, session: Session) -> bool:
+        """Apply what there is of each stream, or a batch; returns whether there was anything.
+
+        Where streams are behind, as in a snapshot, the others have their turn before each batch of one of them: what
+        is news there waits for one batch, not for one of every stream.
+        """
+        moved = False
+        large = [[stream] for stream in session.checkpoints if stream in session.behind]
+        for last in large or [[]]:
+            for stream in [stream for stream in session.checkpoints if stream not in session.behind] + last:
+                moved = (not self._stop.is_set() and self._advance(session, stream)) or moved
+        return moved
+
+    def _advance(self, session: Session, stream: str) -> bool:
+        """Apply a batch of a stream, while the next large one is made; returns whether there was one."""
         checkpoint = session.checkpoints[stream]
         try:
             batch = self._feed.take(self._place(session, stream, checkpoint.position))
@@ -226,12 +239,18 @@ class Worker:
         session.at_end[stream] = batch.at_end
         if batch.seen is not None:
             session.seen[stream] = batch.seen
-        if batch.more and batch.end is not None:
-            behind = batch.end if following == stream else session.checkpoints[following].position
-            self._feed.begin(self._place(session, following, behind))
+        if not batch.more:
+            session.behind.discard(stream)
+        elif batch.end is not None:
+            session.behind.add(stream)
+            following = session.next_behind(stream)
+            position = batch.end if following == stream else session.checkpoints[following].position
+            self._feed.begin(self._place(session, following, position))
         applied_lsn = max(checkpoint.applied_lsn or LSN(0), batch.complete_to) or None
         if batch.end is not None:
+            began = time.monotonic()
             parked = self._applying.apply(session, batch, batch.end, applied_lsn, self._control.documents)
+            self._pace.took(stream, batch.size, time.monotonic() - began)
             self._parked += parked
             self.status.dead += parked
             self.status.newest_seconds = batch.committed_at
@@ -245,7 +264,8 @@ class Worker:
 
     def _place(self, session: Session, stream: str, behind: Position) -> Place:
         goal = self._goals.get(stream) if self._goals is not None else None
-        return Place(session.meta, stream, session.streams[stream], behind, goal)
+        limit = self._pace.entries(stream, behind=stream in session.behind)
+        return Place(session.meta, stream, session.streams[stream], behind, goal, limit)
 
     # --- around the loop ---------------------------------------------------------------------------------------------
 

@@ -158,13 +158,13 @@ class Records:
         """Remove the shadow, as far as it is there, with all that is known of it. A table of others stays."""
         registered = self._database.rows(
             b"DELETE FROM cdc.replica WHERE table_name = %s AND pipeline = %s AND sink = %s AND event = %s"
-            b" RETURNING seen_table",
+            b" RETURNING unseen_table",
             [str(record.shadow), *self._sink, record.shadow_label],
         )
-        for (seen_table,) in registered:
+        for (unseen_table,) in registered:
             self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(record.shadow)))
-            if seen_table is not None:
-                self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", seen_table))))
+            if unseen_table is not None:
+                self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", unseen_table))))
         self._database.execute(
             b"DELETE FROM cdc.dead_event" + _OF_SINK + b" AND type = %s", [*self._sink, record.shadow_label]
         )

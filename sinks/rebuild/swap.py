@@ -118,11 +118,11 @@ def _take_description(database: Database, live: TableName, shadow: TableName) ->
 def _take_registration(database: Database, record: Record) -> None:
     """What is known of the shadow is known of the live table now; what was known of that one is forgotten."""
     forgotten = database.rows(
-        b"DELETE FROM cdc.replica WHERE table_name = %s RETURNING seen_table", [str(record.table)]
+        b"DELETE FROM cdc.replica WHERE table_name = %s RETURNING unseen_table", [str(record.table)]
     )
-    for (seen_table,) in forgotten:
-        if seen_table is not None:
-            database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", seen_table))))
+    for (unseen_table,) in forgotten:
+        if unseen_table is not None:
+            database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", unseen_table))))
     database.execute(
         b"WITH moved AS (UPDATE cdc.replica SET table_name = %s, event = %s, wants_snapshot = false"
         b" WHERE table_name = %s RETURNING pipeline, sink),"

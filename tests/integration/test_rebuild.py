@@ -126,7 +126,7 @@ def test_the_table_that_was_filled_takes_the_place_of_the_old_one(pipeline: Pipe
     assert pipeline.rows("SELECT 'replica.customers'::regclass::oid") != [(before,)]
     assert tables(pipeline) == ["customers"]
     assert state(pipeline) == ("done", None)
-    assert pipeline.rows("SELECT table_name, event, filled, run, seen_table FROM cdc.replica") == [
+    assert pipeline.rows("SELECT table_name, event, filled, run, unseen_table FROM cdc.replica") == [
         ("replica.customers", "customer.v1", True, None, None)
     ]
     pipeline.transaction(customer(5, "after"), delete({"id": 2}))

@@ -47,6 +47,14 @@ def test_a_batch_may_change_a_key_many_times(pipeline: Pipeline) -> None:
     assert pipeline.customers() == {1: "b", 2: "d"}
 
 
+def test_rows_that_are_there_and_rows_that_are_new_come_in_one_batch(pipeline: Pipeline) -> None:
+    pipeline.transaction(*(customer(id_, "old") for id_ in (3, 50, 98)))
+    assert pipeline.apply() == 0
+    pipeline.transaction(*(customer(id_, f"new {id_}") for id_ in range(1, 101)))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {id_: f"new {id_}" for id_ in range(1, 101)}
+
+
 def test_a_truncate_removes_what_came_before_it_and_nothing_else(pipeline: Pipeline) -> None:
     pipeline.transaction(customer(1, "a"))
     assert pipeline.apply() == 0

@@ -39,7 +39,7 @@ def test_a_run_over_an_empty_replica_fills_it(pipeline: Pipeline) -> None:
     pipeline.transaction(mark("run-end", "r1"))
     assert pipeline.apply() == 0
     assert pipeline.customers() == {1: "a", 2: "b"}
-    assert pipeline.rows("SELECT filled, run, seen_table FROM cdc.replica") == [(True, None, None)]
+    assert pipeline.rows("SELECT filled, run, unseen_table FROM cdc.replica") == [(True, None, None)]
 
 
 @pytest.mark.parametrize("batches", ["one batch", "a batch for each transaction"])
@@ -62,7 +62,105 @@ def test_a_run_deletes_rows_that_it_did_not_see_and_keeps_live_ones(pipeline: Pi
     applied()
     assert pipeline.apply() == 0
     assert pipeline.customers() == {1: "chunk", 3: "live", 4: "old", 10: "live", 30: "after the run"}
-    assert pipeline.rows("SELECT relname FROM pg_class WHERE relname LIKE 'seen%%' AND relkind = 'r'") == []
+    assert pipeline.rows("SELECT relname FROM pg_class WHERE relname LIKE 'unseen%%' AND relkind = 'r'") == []
+
+
+def whole_run(pipeline: Pipeline, *ids: int, run: str = "r1", to: str | None = None) -> None:
+    """All of a run: the source holds just the rows `ids`."""
+    pipeline.transaction(mark("run-begin", run, to=to))
+    addressed = () if to is None else (b"to", to.encode())
+    pipeline.transaction(*(customer(id_, run, *SNAPSHOT, *addressed) for id_ in ids), mark("run-end", run, to=to))
+
+
+def test_rows_put_into_a_replica_by_hand_go_with_its_first_run(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "live"))
+    assert pipeline.apply() == 0
+    pipeline.execute("INSERT INTO replica.customers VALUES (2, 'by hand'), (3, 'by hand')")
+    whole_run(pipeline, 1, 3)
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "r1", 3: "r1"}
+
+
+def test_a_row_that_was_deleted_and_came_back_within_a_run_stays(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "old"), customer(2, "old"), customer(3, "old"))
+    assert pipeline.apply() == 0
+    pipeline.transaction(mark("run-begin", "r1"), delete({"id": 1}), delete({"id": 2}))
+    assert pipeline.apply() == 0
+    pipeline.transaction(customer(1, "back"))
+    pipeline.execute("DELETE FROM replica.customers WHERE id = 3")
+    pipeline.transaction(customer(3, "chunk", *SNAPSHOT), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "back", 3: "chunk"}
+
+
+def test_a_first_run_that_another_one_replaces_leaves_no_row_that_was_missed_meanwhile(pipeline: Pipeline) -> None:
+    pipeline.transaction(mark("run-begin", "r1"))
+    pipeline.transaction(customer(1, "chunk", *SNAPSHOT), customer(2, "deleted while not published", *SNAPSHOT))
+    assert pipeline.apply() == 0
+    whole_run(pipeline, 1, run="r2")
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "r2"}
+
+
+@pytest.mark.parametrize("lost", ["the checkpoint", "entries", "the streams"])
+def test_what_is_lost_amid_a_first_run_is_swept_by_the_next_one(pipeline: Pipeline, lost: str) -> None:
+    pipeline.transaction(mark("run-begin", "r1"))
+    pipeline.transaction(customer(1, "chunk", *SNAPSHOT), customer(2, "chunk", *SNAPSHOT))
+    assert pipeline.apply() == 0
+    pipeline.transaction(delete({"id": 2}))
+    newest = pipeline.transaction(mark("run-end", "r1"))
+    if lost == "the streams":
+        pipeline.begin("two", CUSTOMER)
+    else:
+        pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    if lost == "the checkpoint":
+        pipeline.execute("DELETE FROM cdc.checkpoint")
+    elif lost == "entries":
+        pipeline.redis.hset(pipeline.keys.passed, "billing customer", newest)
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "chunk", 2: "chunk"}
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    whole_run(pipeline, 1, run="r2", to="billing")
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "r2"}
+
+
+@pytest.mark.parametrize("type_", ["bigint", "text", "uuid"])
+def test_a_sweep_knows_keys_of_any_type(pipeline: Pipeline, type_: str) -> None:
+    kinds: dict[str, list[object]] = {"bigint": [-7, 2**62], "text": ["1", 'a "b" % ä'], "uuid": ["0" * 32, "F" * 32]}
+    keys = kinds[type_]
+    pipeline.begin(
+        "two", SchemaDocument("customer", 1, "customer", ("Id %s",), (column("Id %s", type_, nullable=False),))
+    )
+
+    def row(key: object, *more: bytes) -> list[bytes]:
+        return upsert({"Id %s": key}, {"Id %s": key}, *more)
+
+    pipeline.transaction(*(row(key) for key in keys))
+    assert pipeline.apply() == 0
+    before = pipeline.rows('SELECT "Id %%s" FROM replica.customers ORDER BY 1')
+    assert len(before) == 2
+    pipeline.transaction(mark("run-begin", "r1"), row(keys[1], *SNAPSHOT), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    assert pipeline.rows('SELECT "Id %%s" FROM replica.customers') == [before[1]]
+
+
+def test_a_run_that_an_older_version_began_is_asked_for_again(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "old"), customer(2, "old"))
+    pipeline.transaction(mark("run-begin", "r1"))
+    assert pipeline.apply() == 0
+    [(unseen,)] = pipeline.rows("SELECT unseen_table FROM cdc.replica")
+    pipeline.execute(f"DROP TABLE cdc.{unseen}; CREATE TABLE cdc.seen_customers (id integer PRIMARY KEY)")
+    pipeline.execute("ALTER TABLE cdc.replica DROP COLUMN unseen_table, ADD COLUMN seen_table text")
+    pipeline.execute("UPDATE cdc.replica SET seen_table = 'seen_customers'")
+    pipeline.transaction(customer(1, "chunk", *SNAPSHOT), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "chunk", 2: "old"}
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    assert pipeline.rows("SELECT to_regclass('cdc.seen_customers')") == [(None,)]
+    whole_run(pipeline, 1, run="r2", to="billing")
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "r2"}
 
 
 def test_only_the_run_that_began_last_may_sweep(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import threading
@@ -12,10 +13,23 @@ from typing import Any
 import psycopg
 import pytest
 
+from sinks.applying import Applying
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.errors import TargetUnreachable
+from sinks.feed import Batch
+from sinks.pace import Pace
+from sinks.session import Session
 from sinks.worker import Worker
-from tests.integration.sink_harness import CUSTOMER, Pipeline, SinkProcess, command, customer, upsert, wait_until
+from tests.integration.sink_harness import (
+    CUSTOMER,
+    Pipeline,
+    SinkProcess,
+    column,
+    command,
+    customer,
+    upsert,
+    wait_until,
+)
 from transforms.position import LSN
 from transforms.schema import SchemaDocument
 
@@ -321,3 +335,35 @@ def test_a_worker_that_was_suspended_does_not_write_behind_its_successor(pipelin
             wait_until(lambda: holds(pipeline, {1: "c"}), "one of them goes on")
             assert (first.end(), second.end()) == (0, 0)
     assert pipeline.rows("SELECT max(times) FROM replica.written") == [(1,)]
+
+
+def test_news_of_a_stream_waits_for_one_batch_of_those_that_are_behind(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = ["one", "two", "three"]
+    for name in [*large, "news"]:
+        columns = (column("id", "integer", nullable=False),)
+        pipeline.describe(SchemaDocument(name, 1, name, ("id",), columns))
+        pipeline.tables[f"{name}.v1"] = f"replica.{name}"
+
+    def publish(name: str, id_: int) -> None:
+        pipeline.transaction(upsert({"id": id_}, {"id": id_}, type_=f"{name}.v1"), stream=name)
+
+    for name in large:
+        for id_ in range(8):
+            publish(name, id_)
+    turns: list[str] = []
+    apply = Applying.apply
+
+    def noting(self: Applying, session: Session, batch: Batch, *rest: Any) -> int:
+        if batch.stream in large:
+            publish("news", len(turns))
+        turns.append(batch.stream)
+        return apply(self, session, batch, *rest)
+
+    monkeypatch.setattr(Applying, "apply", noting)
+    monkeypatch.setattr(Pace, "entries", lambda _, stream, **__: 2 if stream in large else 100)
+    assert pipeline.apply() == 0
+    assert [turns.count(name) for name in large] == [4, 4, 4]
+    behind = turns[turns.index("news") :]
+    assert not any({first, second} <= set(large) for first, second in itertools.pairwise(behind))

@@ -24,7 +24,7 @@ def delete(number: int) -> Entry:
 def batch(*entries: Entry, committed_at: float | None = None, at_end: bool = True, published: int = 100) -> Batch:
     steps = compact(list(entries), "billing", {b"customer.v1": "customer.v1"})
     end = Position.parse(entries[-1][0].decode()) if entries else None
-    return Batch("customer", steps, end, committed_at, end, False, at_end, LSN(published), LSN(0), read_at=10.0)
+    return Batch("customer", steps, end, 1, committed_at, end, False, at_end, LSN(published), LSN(0), read_at=10.0)
 
 
 def applied(*entries: Entry, parked: int = 0, committed_at: float = NOW - 0.3) -> Counters:

@@ -29,12 +29,13 @@ class Stream:
         self.entries = list(entries)
         self.reads: list[tuple[Position, str]] = []
 
-    def read(self, stream: str, meta: Meta, checkpoint: Position) -> Read:
+    def read(self, stream: str, meta: Meta, checkpoint: Position, limit: int) -> Read:
         self.reads.append((checkpoint, threading.current_thread().name))
         behind = [one for one in self.entries if Position.parse(one[0].decode()) > checkpoint]
         if checkpoint != START and not any(one[0].decode() == str(checkpoint) for one in self.entries):
             raise StreamHole("the checkpoint is gone")
-        return Read(behind[:2], len(behind) > 2, len(behind) <= 2, LSN(500))
+        size = min(limit, 2)
+        return Read(behind[:size], len(behind) > size, len(behind) <= size, LSN(500))
 
 
 def feed_of(stream: Stream) -> Feed:
@@ -72,6 +73,15 @@ def test_what_was_begun_for_another_place_is_forgotten(stream: Stream, feed: Fee
     assert str(feed.take(place()).end) == "20-1000000"
 
 
+def test_what_was_begun_is_kept_while_other_streams_have_their_turn(stream: Stream, feed: Feed) -> None:
+    other = place()._replace(stream="order")
+    feed.begin(place())
+    assert str(feed.take(other).end) == "20-1000000"
+    feed.begin(other)  # not one more beside it
+    feed.take(place())
+    assert [thread == threading.current_thread().name for _, thread in stream.reads] in ([False, True], [True, False])
+
+
 def test_a_hole_met_in_the_background_is_raised_where_the_batch_is_taken(stream: Stream, feed: Feed) -> None:
     feed.begin(place(Position.parse("15-1000000")))
     with pytest.raises(StreamHole):
@@ -82,6 +92,12 @@ def test_a_batch_ends_with_a_transaction_and_says_what_it_left(feed: Feed) -> No
     batch = feed.take(place(Position.parse("20-1000000")))
     assert (str(batch.end), str(batch.seen), batch.at_end) == ("30-1000000", "40-1000000", False)
     assert batch.complete_to == LSN(0)  # part of a transaction before `published` is left
+
+
+def test_a_transaction_larger_than_a_turn_is_read_whole() -> None:
+    feed = feed_of(Stream(entry(10, end=False), (b"10-2000000", entry(10)[1]), entry(20)))
+    assert str(feed.take(place()._replace(limit=1)).end) == "10-2000000"
+    feed.close()
 
 
 def test_a_batch_stops_at_the_goal_even_inside_of_a_transaction(feed: Feed) -> None:
