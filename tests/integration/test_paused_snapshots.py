@@ -112,8 +112,8 @@ def test_whoever_asks_before_a_run_begins_is_served_by_it_and_who_asks_later_by_
     wait_until("a run to have begun", lambda: any(run.state == "running" for run in runs(shop)))
     late = shop.run("cdc.cli", "snapshot", "customer", "--wait")
     assert [waiter.wait() for waiter in waiters] == [0, 0, 0]
-    assert {waiter.output.splitlines()[-1] for waiter in waiters} == {f"published customer.v1: {ROWS} rows"}
-    assert f"published customer.v1: {ROWS} rows" in late
+    assert {waiter.output.splitlines()[-1] for waiter in waiters} == {f"published customer.v1: {ROWS:,} rows"}
+    assert f"published customer.v1: {ROWS:,} rows" in late
     assert runs_begun(shop) == [None, None, "billing", "billing", None]
 
 
