@@ -123,7 +123,6 @@ class Opener:
                     position = _first_position(stream, ends, list(labels.values()))
                     checkpoint = self._checkpoints.begin(stream, prospect.meta.incarnation, position)
                     session.begun.append(stream)
-                    log.info("stream %s begins at %s", stream, checkpoint.position)
                 session.checkpoints[stream] = checkpoint
                 for label in labels.values():
                     document, record = prospect.documents[label], records.get(label)
@@ -136,7 +135,11 @@ class Opener:
             session.left = self._checkpoints.forget_others(list(session.checkpoints))
         if failed:  # and the table that it was to replace may not fit
             raise RebuildMoved("a rebuild cannot be begun")
-        log.info("sink %s of pipeline %s works on %s", sink, pipeline, ", ".join(session.checkpoints))
+        log.info("sink %s of pipeline %s works on %s", sink, pipeline, _listed(list(session.checkpoints)))
+        if session.begun:
+            log.info(
+                "begins at %s", _listed([f"{each} {session.checkpoints[each].position}" for each in session.begun])
+            )
         return session
 
     def _claim(
@@ -212,6 +215,11 @@ class Opener:
         for replica in wanting:
             replica.wants_snapshot = False
         log.info("asked the reader for a snapshot of %s", ", ".join(labels))
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _first_position(stream: str, ends: StreamEnds, labels: Sequence[str]) -> Position:

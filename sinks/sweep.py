@@ -69,7 +69,8 @@ def _end(database: Database, replica: Replica) -> None:
     _drop(database, replica)
     replica.run, replica.filled = None, True
     _store(database, replica)
-    log.info("snapshot run of %s is complete: %d rows were not at the source any more", replica.label, swept)
+    deleted = f"; rows deleted that the source has no more: {swept:,}" if swept else ""
+    log.info("snapshot run of %s is complete%s", replica.label, deleted)
 
 
 def _drop(database: Database, replica: Replica) -> None:
