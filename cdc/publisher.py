@@ -1,11 +1,11 @@
 """The streams in Redis: entries appended in order, each exactly once, and the pipeline's position beside them.
 
 A batch is one transaction of Redis: plain XADDs, for a script that appends costs Redis twice as much, and around those
-of each stream the guard of `append.lua`. It is sent while the one before is still being appended, so that Redis never
-waits for the reader; that is safe because the guard knows the entry behind which a batch belongs, and lets nothing be
-appended behind any other: when a batch fails, the next one does nothing. Redis is told to keep its many answers to
-itself; how far each stream has come before and after tells what a batch came to, and when something was refused it is
-sent again to hear why.
+of each stream the guard of `append.lua` (the wire is `append_link`). It is sent while the one before is still being
+appended, so that Redis never waits for the reader; that is safe because the guard knows the entry behind which a batch
+belongs, and lets nothing be appended behind any other: when a batch fails, the next one does nothing. Redis is told to
+keep its many answers to itself; how far each stream has come before and after tells what a batch came to, and when
+something was refused it is sent again to hear why.
 
 A batch's position is stored once its entries are known to be in, with the batch that follows. XADD refuses what is
 there already, for ids rise, so a batch whose answer was lost is simply sent again. A repeat needs proof: the entries
@@ -14,33 +14,23 @@ that are there must be the ones we would have written, else the source is not th
 
 from __future__ import annotations
 
-import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import takewhile
-from typing import Any, NamedTuple, NoReturn
+from typing import NoReturn
 
 import redis
 
 from cdc import append
+from cdc.append_link import AppendLink, Seen
 from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
 from cdc.transport import EntryTooLarge, translated_errors
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
-
-log = logging.getLogger(__name__)
-
-_GUARD = resources.files("cdc").joinpath("append.lua").read_text()
-_QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
-_MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
-_LOAD = append.command(b"SCRIPT", b"LOAD", _GUARD.encode())
-"""Part of every transaction: a guard that Redis has forgotten (SCRIPT FLUSH) would let its XADDs through unguarded."""
 
 
 class StreamHole(TransportError):
@@ -68,13 +58,6 @@ MOST_BYTES = 1 << 30
 LOUD_BYTES = 1_000_000
 """From this size on an entry may be larger than Redis takes (proto-max-bulk-len is 1 MB or more), which only its answer
 tells: the connection ends with it."""
-
-
-class _Seen(NamedTuple):
-    """Where a stream ends, and how many entries it has ever been given."""
-
-    last: Position
-    added: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +94,7 @@ class Publisher:
         self._keys = keys
         self._epoch = epoch
         self._counters = counters or Counters()
-        self._sha = b""
-        self._connection: Any = None
-        self._may_be_quiet = False
+        self._link: AppendLink | None = None
         self._sent: deque[_Sent] = deque()
         self._appended: Batch | None = None
         """Its entries are in, its position is not stored yet."""
@@ -162,82 +143,36 @@ class Publisher:
 
     def close(self) -> None:
         """Give the connection up, with the answers that may still be on their way."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._client.connection_pool.release(self._connection)
-            self._connection = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
-    # --- the wire ----------------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------------------------------
 
     def _write(self, stores: Batch | None, batch: Batch, known: Mapping[str, Position]) -> None:
-        if self._connection is None:
-            self._connect()
         largest = max((len(item) for entries in batch.streams.values() for item in entries.items), default=0)
         if largest > MOST_BYTES:
             raise EntryTooLarge(f"an entry has {largest:,} bytes, Redis takes at most {MOST_BYTES:,}")
-        sent = _Sent(stores, batch, known, self._may_be_quiet and largest <= LOUD_BYTES, time.monotonic())
+        link = self._connected()
+        sent = _Sent(stores, batch, known, link.may_be_quiet and largest <= LOUD_BYTES, time.monotonic())
         self._sent.append(sent)
-        commands = [] if stores is None else self._store_commands(stores)
-        if batch.streams:
-            commands += self._append_commands(sent)
-        self._transmit(commands)
+        storing = [] if stores is None else link.storing(self._fields(stores))
+        link.send(storing + link.appending(batch.streams, known, quiet=sent.quiet))
 
-    def _connect(self) -> None:
-        self._connection = self._client.connection_pool.get_connection()
-        self._sha = self._client.script_load(_GUARD).encode()
-        self._may_be_quiet = self._can_be_quiet()
-        for stream in self.last_ids:  # what the guard may have to do must be permitted
-            self._ask(self._guard(stream, b"prove"))
+    def _connected(self) -> AppendLink:
+        if self._link is None:
+            self._link = AppendLink(self._client, self._keys, self._epoch, list(self.last_ids), self._counters)
+        return self._link
 
-    def _can_be_quiet(self) -> bool:
-        """Whether answers are left out when they are to be; a proxy may say so and send them."""
-        token = secrets.token_hex(8).encode()
-        ping = append.command(b"PING", token)
-        try:
-            self._ask(_NOT_QUIET)
-        except redis.ResponseError as error:
-            log.info("Redis does not let answers be left out, which costs some speed: %s", error)
-            return False
-        self._transmit([_QUIET, append.command(b"PING"), _NOT_QUIET, ping])
-        answers: list[Any] = []
-        while not answers or answers[-1] != token:
-            try:
-                answers.append(self._connection.read_response())
-            except redis.ResponseError as error:
-                answers.append(error)
-        return answers == [b"OK", token]
-
-    def _ask(self, command: bytes) -> Any:
-        self._transmit([command])
-        return self._connection.read_response()
-
-    def _transmit(self, commands: Sequence[bytes]) -> None:
-        self._counters.sent_bytes += sum(map(len, commands))
-        if commands:
-            self._connection.send_packed_command([b"".join(commands)], check_health=False)  # no PING among the answers
-
-    def _guard(self, stream: str, *arguments: bytes) -> bytes:
-        key, shut = self._keys.stream(stream, self._epoch), self._keys.shut(stream, self._epoch)
-        return append.command(b"EVALSHA", self._sha, b"2", key.encode(), shut.encode(), *arguments)
-
-    def _append_commands(self, sent: _Sent) -> list[bytes]:
-        looks = [self._guard(stream, b"look") for stream in sent.batch.streams]
-        commands = [*looks, *([_QUIET] if sent.quiet else []), _MULTI, _LOAD]
-        for stream, entries in sent.batch.streams.items():
-            commands.append(self._guard(stream, b"open", str(sent.known[stream]).encode()))
-            commands += entries.items
-            commands.append(self._guard(stream, b"close"))
-        return [*commands, _EXEC, *([_NOT_QUIET] if sent.quiet else []), *looks]
-
-    def _store_commands(self, batch: Batch) -> list[bytes]:
-        fields: list[str] = ["published", str(batch.end)]
-        for stream in batch.streams:
-            fields += [f"last:{stream}", str(self.last_ids[stream])]
-        commands: list[tuple[str, ...]] = [("MULTI",), ("HSET", self._keys.meta, *fields)]
+    def _fields(self, batch: Batch) -> dict[str, Mapping[str, str]]:
+        """By hash: what is stored of a batch that is in."""
+        ends = {f"last:{stream}": str(self.last_ids[stream]) for stream in batch.streams}
+        fields: dict[str, Mapping[str, str]] = {self._keys.meta: {"published": str(batch.end), **ends}}
         if batch.notes:
-            commands.append(("HSET", self._keys.runs, *(word for note in batch.notes.items() for word in note)))
-        commands.append(("EXEC",))
-        return [self._connection.pack_command(*command)[0] for command in commands]
+            fields[self._keys.runs] = batch.notes
+        return fields
+
+    # --- what it came to ---------------------------------------------------------------------------------------------
 
     def _settle(self, sent: _Sent) -> LSN | None:
         """Read the answers to what was sent first. After an error the connection is of no use any more."""
@@ -253,14 +188,11 @@ class Publisher:
 
     def _read_stored(self, sent: _Sent) -> None:
         if sent.stores is not None:
-            for _ in range(3 + bool(sent.stores.notes)):
-                answer = self._connection.read_response()
-            if failed := [one for one in answer if isinstance(one, Exception)]:
-                raise failed[0]
+            self._connected().stored(2 if sent.stores.notes else 1)
 
     def _settle_entries(self, sent: _Sent) -> None:
         streams = sent.batch.streams
-        before, refusals, after = self._read_answers(sent)
+        before, refusals, after = self._connected().appended(streams, quiet=sent.quiet)
         self._expect_no_hole(sent, before)
         if refusals:
             raise refusals[0]
@@ -269,7 +201,7 @@ class Publisher:
         for stream, seen, then in zip(streams, before, after, strict=True):
             self._take(stream, streams[stream], seen, then)
 
-    def _expect_no_hole(self, sent: _Sent, before: Sequence[_Seen]) -> None:
+    def _expect_no_hole(self, sent: _Sent, before: Sequence[Seen]) -> None:
         for (stream, known), seen in zip(sent.known.items(), before, strict=True):
             if seen.last < known:
                 key = self._keys.stream(stream, self._epoch)
@@ -277,44 +209,16 @@ class Publisher:
 
     def _hear_why(self, sent: _Sent) -> NoReturn:
         """Redis refused a batch without a word: send it again so that its answers are heard. Raises what they say."""
+        link = self._connected()
         for later in list(self._sent)[1:]:  # the guard has kept these out
             self._read_stored(later)
-            self._read_answers(later)
-        loud = replace(sent, quiet=False)
-        self._transmit(self._append_commands(loud))
-        before, refusals, _ = self._read_answers(loud)
-        self._expect_no_hole(loud, before)
+            link.appended(later.batch.streams, quiet=later.quiet)
+        link.send(link.appending(sent.batch.streams, sent.known, quiet=False))
+        before, refusals, _ = link.appended(sent.batch.streams, quiet=False)
+        self._expect_no_hole(sent, before)
         raise refusals[0] if refusals else TransportUnreachable("Redis refused a batch that it takes now")
 
-    def _read_answers(self, sent: _Sent) -> tuple[list[_Seen], list[Exception], list[_Seen]]:
-        """Where the streams ended before; what was refused, as far as it is told; where they end."""
-        streams = sent.batch.streams
-        before = [self._read_look() for _ in streams]
-        refusals = []
-        if streams and sent.quiet:
-            self._connection.read_response()  # to the command that ends the quiet
-        elif streams:
-            for _ in range(2 + sum(entries.count + 2 for entries in streams.values())):
-                self._connection.read_response()  # "queued", or why not
-            answers = self._connection.read_response()
-            errors = [one for one in answers if isinstance(one, Exception)]
-            refusals = [one for one in errors if "equal or smaller" not in str(one)]  # those are there already
-            at = 1  # behind the answer to _LOAD; what a guard has seen is of the very moment
-            for index, entries in enumerate(streams.values()):
-                if not isinstance(answers[at], Exception):
-                    before[index] = self._as_seen(answers[at])
-                at += entries.count + 2
-        return before, refusals, [self._read_look() for _ in streams]
-
-    def _read_look(self) -> _Seen:
-        return self._as_seen(self._connection.read_response())
-
-    @staticmethod
-    def _as_seen(answer: Any) -> _Seen:
-        last, added = answer
-        return _Seen(Position.parse(last.decode()), added)
-
-    def _take(self, stream: str, entries: StreamBatch, seen: _Seen, then: _Seen) -> None:
+    def _take(self, stream: str, entries: StreamBatch, seen: Seen, then: Seen) -> None:
         items = entries.items
         there = (Position.parse(append.entry_id(item).decode()) <= seen.last for item in items)
         skipped = sum(1 for _ in takewhile(bool, there))  # ids rise

@@ -17,6 +17,7 @@ SOURCES = sorted(
 _REDIS = [
     "cdc/redis_link.py",
     "cdc/transport.py",
+    "cdc/append_link.py",
     "cdc/publisher.py",
     "cdc/control.py",
     "cdc/check/redis_rights.py",

@@ -1,0 +1,163 @@
+"""A connection to Redis on which entries are appended in guarded transactions: commands out, answers in.
+
+What is sent for the entries of some streams is, in this order: a look at where each stream ends; one transaction with,
+for each stream, the guard, its XADDs, and the guard again; another look. A quiet one has Redis keep the answers to the
+transaction to itself: the two looks tell what it came to.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import redis
+
+from cdc import append
+from cdc.batch import StreamBatch
+from cdc.counters import Counters
+from transforms.keys import Keys
+from transforms.position import Position
+
+log = logging.getLogger(__name__)
+
+_GUARD = resources.files("cdc").joinpath("append.lua").read_text()
+_QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
+_MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
+_LOAD = append.command(b"SCRIPT", b"LOAD", _GUARD.encode())
+"""Part of every transaction: a guard that Redis has forgotten (SCRIPT FLUSH) would let its XADDs through unguarded."""
+
+
+class Seen(NamedTuple):
+    """Where a stream ends, and how many entries it has ever been given."""
+
+    last: Position
+    added: int
+
+
+class Answers(NamedTuple):
+    """What Redis said of the entries of some streams; in the order of the streams."""
+
+    before: list[Seen]
+    refusals: list[Exception]
+    """Of single entries but those that are there already, as far as they are told."""
+    after: list[Seen]
+
+
+class AppendLink:
+    """One connection. Methods raise what redis-py raises; after an error it is of no use any more."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, epoch: int, streams: Sequence[str], counters: Counters) -> None:
+        """Connect, and have Redis show that the guard may do what it may have to do to each of the streams."""
+        self._keys = keys
+        self._epoch = epoch
+        self._counters = counters
+        self._pool = client.connection_pool
+        self._sha = client.script_load(_GUARD).encode()
+        self._connection: Any = self._pool.get_connection()
+        try:
+            self.may_be_quiet = self._can_be_quiet()
+            """Whether Redis leaves answers out where it is told to."""
+            for stream in streams:
+                self._ask(self._guard(stream, b"prove"))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection up, with the answers that may still be on their way."""
+        self._connection.disconnect()
+        self._pool.release(self._connection)
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def send(self, commands: Sequence[bytes]) -> None:
+        """Send commands in one go."""
+        self._counters.sent_bytes += sum(map(len, commands))
+        if commands:
+            self._connection.send_packed_command([b"".join(commands)], check_health=False)  # no PING among the answers
+
+    def appending(
+        self, streams: Mapping[str, StreamBatch], known: Mapping[str, Position], *, quiet: bool
+    ) -> list[bytes]:
+        """The commands that append entries, in each stream behind the id that is known to be in it; see `appended`."""
+        if not streams:
+            return []
+        looks = [self._guard(stream, b"look") for stream in streams]
+        commands = [*looks, *([_QUIET] if quiet else []), _MULTI, _LOAD]
+        for stream, entries in streams.items():
+            commands.append(self._guard(stream, b"open", str(known[stream]).encode()))
+            commands += entries.items
+            commands.append(self._guard(stream, b"close"))
+        return [*commands, _EXEC, *([_NOT_QUIET] if quiet else []), *looks]
+
+    def storing(self, hashes: Mapping[str, Mapping[str, str]]) -> list[bytes]:
+        """The commands that set fields of hashes, all or none; see `stored`."""
+        commands = [
+            ("HSET", key, *(word for field in fields.items() for word in field)) for key, fields in hashes.items()
+        ]
+        return [self._connection.pack_command(*command)[0] for command in (("MULTI",), *commands, ("EXEC",))]
+
+    def _guard(self, stream: str, *arguments: bytes) -> bytes:
+        key, shut = self._keys.stream(stream, self._epoch), self._keys.shut(stream, self._epoch)
+        return append.command(b"EVALSHA", self._sha, b"2", key.encode(), shut.encode(), *arguments)
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def appended(self, streams: Mapping[str, StreamBatch], *, quiet: bool) -> Answers:
+        """Read the answers to `appending`."""
+        before = [self._look() for _ in streams]
+        refusals: list[Exception] = []
+        if streams and quiet:
+            self._connection.read_response()  # to the command that ends the quiet
+        elif streams:
+            for _ in range(2 + sum(entries.count + 2 for entries in streams.values())):
+                self._connection.read_response()  # "queued", or why not
+            answers = self._connection.read_response()
+            errors = [one for one in answers if isinstance(one, Exception)]
+            refusals = [one for one in errors if "equal or smaller" not in str(one)]  # those are there already
+            at = 1  # behind the answer to _LOAD; what a guard has seen is of the very moment
+            for index, entries in enumerate(streams.values()):
+                if not isinstance(answers[at], Exception):
+                    before[index] = _seen(answers[at])
+                at += entries.count + 2
+        return Answers(before, refusals, [self._look() for _ in streams])
+
+    def stored(self, hashes: int) -> None:
+        """Read the answers to `storing` so many hashes. Raises the first that is an error."""
+        for _ in range(2 + hashes):
+            answer = self._connection.read_response()
+        if failed := [one for one in answer if isinstance(one, Exception)]:
+            raise failed[0]
+
+    def _look(self) -> Seen:
+        return _seen(self._connection.read_response())
+
+    def _ask(self, command: bytes) -> Any:
+        self.send([command])
+        return self._connection.read_response()
+
+    def _can_be_quiet(self) -> bool:
+        """Whether answers are left out when they are to be; a proxy may say so and send them."""
+        token = secrets.token_hex(8).encode()
+        ping = append.command(b"PING", token)
+        try:
+            self._ask(_NOT_QUIET)
+        except redis.ResponseError as error:
+            log.info("Redis does not let answers be left out, which costs some speed: %s", error)
+            return False
+        self.send([_QUIET, append.command(b"PING"), _NOT_QUIET, ping])
+        answers: list[Any] = []
+        while not answers or answers[-1] != token:
+            try:
+                answers.append(self._connection.read_response())
+            except redis.ResponseError as error:
+                answers.append(error)
+        return answers == [b"OK", token]
+
+
+def _seen(answer: Any) -> Seen:
+    last, added = answer
+    return Seen(Position.parse(last.decode()), added)
