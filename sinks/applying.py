@@ -52,10 +52,9 @@ class Applying:
         _require_schema(session, steps, documents)
         try:
             try:
-                self._transact(session, stream, steps, end, applied_lsn, careful=False)
+                self._transact(session, stream, steps, end, applied_lsn)
             except DataRefused as error:
-                log.warning("stream %s: %s; looking for it", stream, error)
-                self._transact(session, stream, steps, end, applied_lsn, careful=True)
+                self._transact(session, stream, steps, end, applied_lsn, refused=error)
         except RebuildFailed as error:
             self._rebuilding.fail(session.rebuilds[error.event], str(error))
             raise RebuildMoved(f"the rebuild of {error.event} has failed") from error
@@ -75,17 +74,24 @@ class Applying:
         position: Position,
         applied_lsn: LSN | None,
         *,
-        careful: bool,
+        refused: DataRefused | None = None,
     ) -> None:
+        """`refused`: what became of it before, so that the row is looked for now."""
+        careful = refused is not None
         checkpoint = session.checkpoints[stream]
         replicas = {label: copy.copy(replica) for label, replica in session.replicas.items()}  # a rollback forgets them
         rebuilds = {label: rebuild.copied() for label, rebuild in session.rebuilds.items()}
         touched = [rebuild for label, rebuild in rebuilds.items() if any(_concerns(step, label) for step in steps)]
         lots = (self._parking, self._shadow_parking)
         with self._database.transaction(check_at_once=careful):
-            occupied = self._checkpoints.lock(checkpoint)
+            if careful or session.may_have_parked:
+                session.may_have_parked = self._checkpoints.lock(checkpoint)
+            else:
+                self._checkpoints.lock_with_next(checkpoint)
+            if careful:
+                log.warning("stream %s: %s; looking for it", stream, refused)
             for lot in lots:
-                lot.begin(stream, occupied=occupied)
+                lot.begin(stream, occupied=session.may_have_parked)
             self._rebuilding.hold(touched)
             needless = self._rebuilding.needless_runs
             Applier(self._database, replicas, rebuilds, *lots, needless=needless, careful=careful).apply(steps)
@@ -93,6 +99,7 @@ class Applying:
             advanced = self._checkpoints.advance(checkpoint, position, applied_lsn)
         session.checkpoints[stream], session.replicas, session.rebuilds = advanced, replicas, rebuilds
         for lot in lots:
+            session.may_have_parked |= lot.parked > 0
             lot.committed()
 
 

@@ -49,6 +49,8 @@ SETTINGS = {
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
 }
+MERGED_BYTES = 16 * 1024
+"""Up to this size JSON goes along in the text of a transaction's first statement, which saves a round trip."""
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;" + ";".join(
     f" SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items()
 )
@@ -220,10 +222,13 @@ class Database:
         finally:
             self._opening, self._open = "", False
 
+    def begin_with(self, statement: Statement, parameters: Sequence[str | int | None]) -> None:
+        """Have the transaction that is still to begin begin with a statement, whose rows nobody asks for."""
+        self._opening += f"; {self._merged(statement, parameters).decode()}"
+
     def commit_with(self, statement: Statement, parameters: Sequence[str | int | None]) -> None:
         """Run the transaction's last statement and COMMIT in one round trip. Raises SinkError: neither was done."""
-        self._begin()
-        self._commit(self._merged(statement, parameters) + b"; COMMIT")
+        self._commit(self._take_opening() + self._merged(statement, parameters) + b"; COMMIT")
 
     def script(self, statements: Statement) -> None:
         """Run statements without parameters, separated by semicolons, in the transaction in hand."""
@@ -243,6 +248,8 @@ class Database:
         """Run `COPY ... FROM STDIN` in the transaction in hand, with pieces of its text."""
         if self._connection is None:
             raise TargetUnreachable("there is no connection to the replica's database")
+        if self._opening:
+            self._run(self._take_opening(), None)
         # without parameters psycopg takes a doubled percent sign for two
         with (
             translated_errors(),
@@ -260,23 +267,20 @@ class Database:
         if self._connection is None:
             raise TargetUnreachable("there is no connection to the replica's database")
         if self._opening:
-            if parameters and all(isinstance(value, str | int | None) for value in parameters):
-                merged = self._merged(statement, cast(Any, parameters))
-                statement, parameters = f"{self._opening}; ".encode() + merged, None
-                self._opening = ""
+            if parameters and (texts := _as_text(parameters)) is not None:
+                statement, parameters = self._take_opening() + self._merged(statement, texts), None
             else:
-                self._begin()
+                self._run(self._take_opening(), None)
         with translated_errors():
             cursor = self._connection.execute(statement, parameters)
             while cursor.nextset():
                 continue
         return cursor
 
-    def _begin(self) -> None:
-        """Begin the transaction that is still to begin."""
+    def _take_opening(self) -> bytes:
+        """What begins the transaction that is still to begin, for other statements to follow; empty: it has begun."""
         opening, self._opening = self._opening, ""
-        if opening:
-            self._run(opening.encode(), None)
+        return f"{opening}; ".encode() if opening else b""
 
     def _merged(self, statement: Statement, parameters: Sequence[str | int | None]) -> bytes:
         """A statement with its parameters in it: only a text without parameters may hold several statements."""
@@ -294,6 +298,22 @@ class Database:
             self._run(b"ROLLBACK", None)
         except SinkError:
             self.close()
+
+
+def _as_text(parameters: Sequence[object]) -> list[str | int | None] | None:
+    """Parameters that may become part of a statement's text; None: some may not."""
+    texts: list[str | int | None] = []
+    for value in parameters:
+        if isinstance(value, JsonText) and len(value) <= MERGED_BYTES and value.find(0) < 0:
+            try:
+                texts.append(value.decode())
+            except UnicodeDecodeError:
+                return None
+        elif isinstance(value, str | int | None):
+            texts.append(value)
+        else:
+            return None
+    return texts
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ class Session:
     """Stream -> the last entry read, applied or not: only what comes behind it is news."""
     at_end: dict[str, bool] = field(default_factory=dict)
     """Stream -> whether everything in it has been applied."""
+    may_have_parked: bool = True
+    """Whether there may be parked events of this sink: nobody else parks any while the session lasts."""
     behind: set[str] = field(default_factory=set)
     """Streams with more than fitted into the last batch."""
 

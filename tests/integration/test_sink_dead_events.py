@@ -5,16 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sinks.applying import Applying
 from sinks.errors import TooManyParked
+from sinks.session import Session
 from tests.integration.sink_harness import Pipeline, command, customer, delete, upsert, use_technique
 
 
 @pytest.fixture(params=["json", "copy"], autouse=True)
 def technique(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     use_technique(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["first batch", "later batch"], autouse=True)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a session's batches: a later one takes the checkpoint and begins to write in one go."""
+    apply = Applying.apply
+
+    def later(self: Applying, session: Session, *arguments: Any) -> int:
+        session.may_have_parked = self._checkpoints.parked() > 0
+        return apply(self, session, *arguments)
+
+    if request.param == "later batch":
+        monkeypatch.setattr(Applying, "apply", later)
 
 
 @pytest.fixture
@@ -57,6 +73,32 @@ def test_a_state_that_no_column_takes_is_parked_without_a_word_of_it(pipeline: P
     [(parked, message)] = pipeline.rows("SELECT state, message FROM cdc.dead_event")
     assert parked == state
     assert "canary" not in message
+
+
+def test_a_division_by_zero_is_the_rows_and_no_checkpoint_that_has_moved(pipeline: Pipeline) -> None:
+    pipeline.execute("ALTER TABLE replica.customers ADD CHECK (1 / length(name) >= 0)")
+    pipeline.transaction(customer(1, "fine"), customer(2, ""), customer(3, "fine"))
+    assert pipeline.apply() == 1
+    assert pipeline.customers() == {1: "fine", 3: "fine"}
+    assert [row[2] for row in pipeline.rows(PARKED)] == ["22012"]
+
+
+def test_a_checkpoint_that_has_moved_is_no_event_that_is_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply, moved = Applying.apply, iter([True])
+
+    def apply_moved(self: Applying, session: Session, *arguments: Any) -> int:
+        if next(moved, False):
+            pipeline.execute("UPDATE cdc.checkpoint SET lease_until = '-infinity', owner = 'another'")
+        return apply(self, session, *arguments)
+
+    monkeypatch.setattr(Applying, "apply", apply_moved)
+    pipeline.transaction(customer(1, "a"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "a"}
+    assert "refused" not in caplog.text
+    assert pipeline.rows(PARKED) == []
 
 
 def test_a_later_full_state_heals(pipeline: Pipeline) -> None:
