@@ -11,7 +11,7 @@ import contextlib
 import re
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -72,7 +72,7 @@ class _HearsRefusals(redis.connection.AbstractConnection):
             self._is_sending = False
 
     def disconnect(self, *args: Any, **options: Any) -> None:
-        if self._is_sending:  # it failed: the last chance to hear
+        if self._is_sending and cast(Any, self)._sock is not None:  # it failed: the last chance to hear
             self._is_sending = False
             self._listen()
         super().disconnect(*args, **options)  # type: ignore[no-untyped-call]

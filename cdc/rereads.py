@@ -51,8 +51,9 @@ class RereadQueue:
         """Have rows read by their key; until they are published, `held_end` is not passed."""
         if not self.held or self.held[-1].held_end != held_end:
             self.held.append(Rereads(held_end))
-        self.held[-1].keys.setdefault(event, set()).update(keys)
-        self._waiting.setdefault(event, Counter()).update(keys)
+        waiting = self.held[-1].keys.setdefault(event, set())
+        self._waiting.setdefault(event, Counter()).update(keys - waiting)
+        waiting |= keys
         if event not in self._oldest:
             self._oldest = {**self._oldest, event: held_end}
 
@@ -95,15 +96,16 @@ class RereadQueue:
                 notes |= reread.notes.pop(event, {})
         if left:
             oldest = next(iter(taken))
-            oldest.keys.setdefault(event, set()).update(left)
+            waiting = oldest.keys.setdefault(event, set())
             oldest.notes[event], notes = oldest.notes.get(event, {}) | notes, {}
-            self._waiting[event].update(left)
+            self._waiting[event].update(left - waiting)
+            waiting |= left
         while self.held and not self.held[0].keys:
             self.held.popleft()
         held: dict[str, LSN] = {}
         for reread in self.held:
-            for waiting in reread.keys:
-                held.setdefault(waiting, reread.held_end)
+            for each in reread.keys:
+                held.setdefault(each, reread.held_end)
         self._oldest = held
         return list(notes.items())
 

@@ -29,21 +29,6 @@ CREATE TABLE IF NOT EXISTS cdc.replica (
     unseen_table text                  -- in schema cdc: the keys that were there when it began and were not seen since
 );
 
--- Versions before kept the keys that a run had seen. Their runs cannot be ended, so others are asked for.
-DO $$
-DECLARE
-    kept text;
-BEGIN
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'seen_table') THEN
-        FOR kept IN SELECT seen_table FROM cdc.replica WHERE seen_table IS NOT NULL LOOP
-            EXECUTE format('DROP TABLE IF EXISTS cdc.%I', kept);
-        END LOOP;
-        UPDATE cdc.replica SET run = NULL, wants_snapshot = true WHERE run IS NOT NULL;
-        ALTER TABLE cdc.replica DROP COLUMN seen_table, ADD COLUMN unseen_table text;
-    END IF;
-END
-$$;
-
 -- Tables that are filled to take the place of a replica table, and what became of them.
 CREATE TABLE IF NOT EXISTS cdc.rebuild (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -63,6 +48,22 @@ CREATE TABLE IF NOT EXISTS cdc.rebuild (
     ended_at timestamptz
 );
 CREATE UNIQUE INDEX IF NOT EXISTS rebuild_in_hand ON cdc.rebuild (table_name) WHERE ended_at IS NULL;
+
+-- Versions before kept the keys that a run had seen. Their runs cannot be ended, so others are asked for.
+DO $$
+DECLARE
+    kept text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'seen_table') THEN
+        FOR kept IN SELECT seen_table FROM cdc.replica WHERE seen_table IS NOT NULL LOOP
+            EXECUTE format('DROP TABLE IF EXISTS cdc.%I', kept);
+        END LOOP;
+        UPDATE cdc.replica SET run = NULL, wants_snapshot = true WHERE run IS NOT NULL;
+        UPDATE cdc.rebuild SET run = NULL WHERE ended_at IS NULL;
+        ALTER TABLE cdc.replica DROP COLUMN seen_table, ADD COLUMN unseen_table text;
+    END IF;
+END
+$$;
 
 -- Events that the replica refused.
 CREATE TABLE IF NOT EXISTS cdc.dead_event (

@@ -108,13 +108,18 @@ def _arriving(pgconn: pq.abc.PGconn) -> Iterator[list[bytes]]:
         if size > 0:
             lines.append(bytes(line))
             continue
+        if size < 0:  # who takes the last lot may leave: the connection must have nothing more to read
+            _end_copy(pgconn)
         if lines:
             yield lines
             lines = []
         if size < 0:
-            break
+            return
         select.select([pgconn.socket], [], [])
         pgconn.consume_input()
+
+
+def _end_copy(pgconn: pq.abc.PGconn) -> None:
     while (result := pgconn.get_result()) is not None:
         if result.status != pq.ExecStatus.COMMAND_OK:
             raise psycopg.errors.error_from_result(result)

@@ -153,11 +153,16 @@ def test_a_run_that_an_older_version_began_is_asked_for_again(pipeline: Pipeline
     pipeline.execute(f"DROP TABLE cdc.{unseen}; CREATE TABLE cdc.seen_customers (id integer PRIMARY KEY)")
     pipeline.execute("ALTER TABLE cdc.replica DROP COLUMN unseen_table, ADD COLUMN seen_table text")
     pipeline.execute("UPDATE cdc.replica SET seen_table = 'seen_customers'")
+    pipeline.execute(
+        "INSERT INTO cdc.rebuild (table_name, pipeline, sink, event, shadow, drop_columns, state, run)"
+        " VALUES ('t', 'another', 'sink', 'e', 's', false, 'filling', 'r1')"
+    )
     pipeline.transaction(customer(1, "chunk", *SNAPSHOT), mark("run-end", "r1"))
     assert pipeline.apply() == 0
     assert pipeline.customers() == {1: "chunk", 2: "old"}
     assert pipeline.requests() == [(["customer.v1"], "billing")]
     assert pipeline.rows("SELECT to_regclass('cdc.seen_customers')") == [(None,)]
+    assert pipeline.rows("SELECT run FROM cdc.rebuild") == [(None,)], "its sink asks for another one"
     whole_run(pipeline, 1, run="r2", to="billing")
     assert pipeline.apply() == 0
     assert pipeline.customers() == {1: "r2"}

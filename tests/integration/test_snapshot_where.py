@@ -343,3 +343,21 @@ def test_a_chunk_that_is_cut_ends_at_its_last_row(source: Source) -> None:
     assert not rows.exhausted
     assert rows.last_key == ((rows.rows[-1][0] or b"").decode(),)
     assert rows.scanned == len(rows.rows) < 10
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 30, 1 << 30])
+def test_a_chunk_that_is_cut_when_all_rows_are_here_already_leaves_the_connection_usable(
+    shop: Pipeline, source: Source, budget_bytes: int
+) -> None:
+    """Also when its last row is the one that fills it: the server has then nothing more to say."""
+    with psycopg.connect(shop.source_dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE few (id int PRIMARY KEY, name text)")
+        connection.execute("INSERT INTO few SELECT n, 'row ' || n FROM generate_series(1, 5) AS n")
+    read: list[bytes | None] = []
+    after, exhausted = None, False
+    while not exhausted:
+        chunk = query(source, "few", ("id",), after=after, limit=100)
+        rows = read_chunk(source, chunk, budget_bytes, each_line)
+        read += [row[0] for row in rows.rows]
+        after, exhausted = rows.last_key, rows.exhausted
+    assert read == [b"1", b"2", b"3", b"4", b"5"]

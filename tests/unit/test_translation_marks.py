@@ -210,6 +210,14 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
     assert (wanted(log), log.builder.end) == ({b'{"id":3}'}, 68)
 
 
+def test_a_row_that_one_transaction_has_read_again_twice_waits_no_more_when_it_is_published(log: Log) -> None:
+    log.translator.read_again(EVENT, {b"1"})
+    log.translator.read_again(EVENT, {b"1", b"2"})
+    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10))
+    assert not log.translator.rereads.holds(EVENT, b"1")
+    assert not log.translator.rereads.holds(EVENT, b"2")
+
+
 def test_the_rows_of_a_large_transaction_are_read_in_parts_and_hold_its_position_until_the_last_one(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.translator.read_again(EVENT, {b"%d" % number for number in range(25)})
