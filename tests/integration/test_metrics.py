@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from cdc.demo.servers import ValkeyServer
 from tests.metric_table import documented
 from tests.processes import Command, Pipeline, closing, wait_until
 from tests.scraping import Endpoint
+from transforms.command_line import STOP_SECONDS
 
 CONFIGURATION = """
 [events.customer]
@@ -290,7 +292,9 @@ def test_a_port_that_is_taken_is_one_message_with_a_remedy(shop: Pipeline, argum
 
 def test_an_orderly_end_is_not_held_up(shop: Pipeline, reader: Endpoint, sink: Endpoint) -> None:
     for log in ("sink-billing", "reader"):
+        began = time.monotonic()
         assert process(shop, log).terminate() == 0
+        assert time.monotonic() - began < STOP_SECONDS
         assert "ending without" not in process(shop, log).output
 
 

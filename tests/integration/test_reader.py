@@ -213,7 +213,7 @@ def test_a_second_reader_stands_by_and_takes_over(shop: Pipeline) -> None:
     wait_until("the second to stand by", lambda: "standing by" in second.output)
     execute(shop, "UPDATE customers SET name = 'a'")
     first.kill()
-    wait_until("the second to take over", lambda: "streaming from" in second.output)
+    wait_until("the second to take over", lambda: "streaming from" in second.output, 5)
     execute(shop, "UPDATE customers SET name = 'b'")
     shop.wait_published()
     assert [json.loads(entry["state"])["name"] for entry in entries(shop)[3:]] == ["a", "a", "a", "b", "b", "b"]

@@ -96,6 +96,20 @@ def test_the_time_that_a_slot_has_left_is_true_within_a_fifth_for_as_long_as_the
                 assert retained_and_safe_bytes(dsn)[1] <= 0
 
 
+def test_the_time_that_a_slot_has_left_is_true_within_a_fifth(
+    redis_url: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with servers.postgres_server() as server, servers.database(server, "source") as dsn:
+        limit_wal(dsn)
+        with a_shop(dsn, redis_url, pipeline_name, tmp_path) as shop, steady_writes(dsn, 3_000_000):
+            slot = status(shop)["source"]["slot"]
+            asked = time.monotonic()
+            assert 4 < slot["seconds_left"] < 30
+            wait_until("nothing to be left", lambda: retained_and_safe_bytes(dsn)[1] <= 0, 60)
+            truth = time.monotonic() - asked
+    assert slot["seconds_left"] == pytest.approx(truth, rel=0.2)
+
+
 def test_bursts_are_told_as_the_mean_that_they_come_to(
     source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
 ) -> None:
