@@ -7,7 +7,10 @@ from typing import Final
 TURN_SECONDS: Final = 0.2
 LEAST_ENTRIES: Final = 1_000
 """A turn's cost that does not depend on its size is small beside this many, and new rows still come by COPY."""
-MOST_ENTRIES: Final = 5_000
+FIRST_ENTRIES: Final = 5_000
+"""A first turn, before anything is known of the target."""
+MOST_ENTRIES: Final = 10_000
+"""Of rows that change again and again, only the last state is written: large turns spare the target most of them."""
 
 
 class Pace:
@@ -16,9 +19,9 @@ class Pace:
     def __init__(self) -> None:
         self._fitting: dict[str, int] = {}
 
-    def entries(self, stream: str, *, behind: bool) -> int:
-        """How many entries to read. Of a stream not known to be behind few: it has its turn out of order."""
-        return self._fitting.get(stream, MOST_ENTRIES) if behind else LEAST_ENTRIES
+    def entries(self, stream: str, *, before_others: bool) -> int:
+        """How many entries to read; few of a stream that has its turn before others, which are behind."""
+        return LEAST_ENTRIES if before_others else self._fitting.get(stream, FIRST_ENTRIES)
 
     def took(self, stream: str, entries: int, seconds: float) -> None:
         """So many entries were applied in so many seconds. Few tell nothing of how long many would take."""

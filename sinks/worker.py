@@ -264,7 +264,8 @@ class Worker:
 
     def _place(self, session: Session, stream: str, behind: Position) -> Place:
         goal = self._goals.get(stream) if self._goals is not None else None
-        limit = self._pace.entries(stream, behind=stream in session.behind)
+        before_others = bool(session.behind) and stream not in session.behind
+        limit = self._pace.entries(stream, before_others=before_others)
         return Place(session.meta, stream, session.streams[stream], behind, goal, limit)
 
     # --- around the loop ---------------------------------------------------------------------------------------------
