@@ -26,7 +26,7 @@ from cdc.trail import Trail
 from cdc.transport import connect
 from transforms.errors import StatecastError
 from transforms.keys import Keys
-from transforms.position import LSN, START, Position
+from transforms.position import LSN, Position
 
 log = logging.getLogger(__name__)
 
@@ -167,14 +167,15 @@ def held_position(status: Mapping[str, Any], published: LSN, ends: Mapping[str, 
     """Before which position a sink holds everything, by its status; None: it has not begun.
 
     Its `applied_lsn` moves when it has applied all there is, which under load may not happen for long; so where it
-    stands in each stream counts too. `ends`: the last entry of each stream, not read before `published`.
+    stands in each stream counts too. `ends`: the last entry of each stream, not read before `published`; a stream that
+    is not among them, as one of an earlier epoch, is held as far as its position says.
     """
     positions = {stream: Position.parse(text) for stream, text in status.get("streams", {}).items()}
     known = [LSN.parse(status["applied_lsn"])] if status.get("applied_lsn") else []
     if positions:
         known.append(
             min(
-                published if position >= ends.get(stream, START) else position.commit_lsn
+                published if stream in ends and position >= ends[stream] else position.commit_lsn
                 for stream, position in positions.items()
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cdc.watch import held_position
-from transforms.position import LSN, Position
+from transforms.position import LSN, START, Position
 
 PUBLISHED = LSN(0x1000)
 ENDS = {"customer": Position(LSN(0x900), 1), "order": Position(LSN(0x200), 1)}
@@ -36,4 +36,10 @@ def test_what_it_said_of_itself_counts_where_that_is_more() -> None:
 
 
 def test_a_stream_that_does_not_exist_yet_is_held_as_a_whole() -> None:
-    assert held_position(status(None, invoice="0-0"), PUBLISHED, ENDS) == PUBLISHED
+    ends = {**ENDS, "invoice": START}
+    assert held_position(status(None, invoice="0-0"), PUBLISHED, ends) == PUBLISHED
+
+
+def test_a_stream_of_an_earlier_epoch_is_held_only_as_far_as_it_was_applied() -> None:
+    ends = {"customer@2": Position(LSN(0x900), 1)}
+    assert held_position(status(None, customer=f"{0x700}-1"), PUBLISHED, ends) == LSN(0x700)
