@@ -136,16 +136,20 @@ def load(database: Database, examination: Examination) -> Replica:
 def _wanted_types(database: Database, document: SchemaDocument, found: Examination) -> dict[str, tuple[str, int]]:
     """Column -> the type it shall have in the target, and that type's OID."""
     oids = [row[0] for row in database.rows(_TYPES, [[column.base_type for column in document.columns]])]
-    types = {}
+    types: dict[str, tuple[str, int]] = {}
+    unknown: dict[str, list[str]] = {}
     for column, oid in zip(document.columns, oids, strict=True):
         if oid is not None:
             types[column.name] = (column.base_type, oid)
         else:
             types[column.name] = ("text[]", 1009) if column.base_type.endswith("[]") else ("text", 25)
-            found.warnings.append(
-                f"column {column.name} becomes {types[column.name][0]}: the target has no type {column.base_type}"
-                " (made there before the table is, it would be used)"
-            )
+            unknown.setdefault(column.base_type, []).append(column.name)
+    for type_, [first, *others] in unknown.items():
+        which = f"columns {', '.join([first, *others])} become" if others else f"column {first} becomes"
+        found.warnings.append(
+            f"{which} {types[first][0]}: the target has no type {type_}"
+            " (made there before the table is, it would be used)"
+        )
     return types
 
 

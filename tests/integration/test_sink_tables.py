@@ -201,3 +201,16 @@ def test_check_says_what_holds_and_what_mends_the_rest(pipeline: Pipeline, tmp_p
     assert command(config, "check")[0] == 0
     assert pipeline.apply() == 0
     assert command(config, "check")[0] == 0
+
+
+def test_check_names_a_type_that_the_target_lacks_once_with_all_its_columns(pipeline: Pipeline, tmp_path: Path) -> None:
+    moods = [column(name, "shop.mood") for name in ("before", "after")]
+    columns = (*CUSTOMER.columns, *moods, column("shapes", "geo.shape[]"))
+    pipeline.describe(SchemaDocument("customer", 1, "customer", ("id",), columns))
+    code, out, _ = command(pipeline.config_file(tmp_path), "check", "--json")
+    told = [found["what"] for found in json.loads(out) if "has no type" in found["what"]]
+    assert code == 0
+    assert [what.partition(" (")[0] for what in told] == [
+        "columns before, after become text: the target has no type shop.mood",
+        "column shapes becomes text[]: the target has no type geo.shape[]",
+    ]
