@@ -19,11 +19,13 @@ from cdc import append
 from cdc.batch import StreamBatch
 from cdc.counters import Counters
 from transforms.keys import Keys
-from transforms.position import Position
+from transforms.position import LSN, Position
 
 log = logging.getLogger(__name__)
 
 _GUARD = resources.files("cdc").joinpath("append.lua").read_text()
+_STORE = resources.files("cdc").joinpath("store.lua").read_text()
+WENT_BACK = "WENTBACK"
 _QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
 _MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
 _LOAD = append.command(b"SCRIPT", b"LOAD", _GUARD.encode())
@@ -55,7 +57,7 @@ class AppendLink:
         self._epoch = epoch
         self._counters = counters
         self._pool = client.connection_pool
-        self._sha = client.script_load(_GUARD).encode()
+        self._sha, self._store_sha = client.script_load(_GUARD).encode(), client.script_load(_STORE).encode()
         self._connection: Any = self._pool.get_connection()
         try:
             self.may_be_quiet = self._can_be_quiet()
@@ -93,12 +95,14 @@ class AppendLink:
             commands.append(self._guard(stream, b"close"))
         return [*commands, _EXEC, *([_NOT_QUIET] if quiet else []), *looks]
 
-    def storing(self, hashes: Mapping[str, Mapping[str, str]]) -> list[bytes]:
-        """The commands that set fields of hashes, all or none; see `stored`."""
-        commands = [
-            ("HSET", key, *(word for field in fields.items() for word in field)) for key, fields in hashes.items()
-        ]
-        return [self._connection.pack_command(*command)[0] for command in (("MULTI",), *commands, ("EXEC",))]
+    def storing(self, before: LSN, end: LSN, last_ids: Mapping[str, Position], notes: Mapping[str, str]) -> list[bytes]:
+        """The command that stores a position behind the one that was stored before; see `store.lua` and `stored`."""
+        keys = (self._keys.stream(stream, self._epoch) for stream in last_ids)
+        words = [str(before), str(end), *(word for item in last_ids.items() for word in map(str, item))]
+        texts = [*keys, *words, *(word for note in notes.items() for word in note)]
+        count = str(2 + len(last_ids)).encode()
+        names = (self._keys.meta.encode(), self._keys.runs.encode())
+        return [append.command(b"EVALSHA", self._store_sha, count, *names, *(text.encode() for text in texts))]
 
     def _guard(self, stream: str, *arguments: bytes) -> bytes:
         key, shut = self._keys.stream(stream, self._epoch), self._keys.shut(stream, self._epoch)
@@ -125,12 +129,9 @@ class AppendLink:
                 at += entries.count + 2
         return Answers(before, refusals, [self._look() for _ in streams])
 
-    def stored(self, hashes: int) -> None:
-        """Read the answers to `storing` so many hashes. Raises the first that is an error."""
-        for _ in range(2 + hashes):
-            answer = self._connection.read_response()
-        if failed := [one for one in answer if isinstance(one, Exception)]:
-            raise failed[0]
+    def stored(self) -> None:
+        """Read the answer to `storing`; one that begins with WENT_BACK says that Redis has lost something."""
+        self._connection.read_response()
 
     def _look(self) -> Seen:
         return _seen(self._connection.read_response())

@@ -143,6 +143,9 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _process("reader", reader, status["at"], "Start it again: `cdc run`.")
     if untrimmed := reader.get("untrimmed"):
         yield Problem("error", "reader", f"does not trim streams: {untrimmed['reason']}", remedy=untrimmed["remedy"])
+    if unconfirmed := reader.get("unconfirmed"):
+        what = f"confirms nothing to the source: {unconfirmed['reason']}"
+        yield Problem("error", "reader", what, remedy=unconfirmed["remedy"])
 
 
 def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:

@@ -34,6 +34,8 @@ class Figures:
     waiting_for: str | None = None
     untrimmed: Hindrance | None = None
     """Why streams are not trimmed."""
+    unconfirmed: Hindrance | None = None
+    """Why nothing of what is published is confirmed to the source."""
     growth: Growth | None = None
     """Of the source's log, as this process has watched it."""
 
@@ -43,5 +45,6 @@ class Figures:
         told = {name: getattr(self, name) for name in (*names, "behind_since", "delivered_at", "waiting_for")}
         return told | {
             "untrimmed": self.untrimmed and self.untrimmed._asdict(),
+            "unconfirmed": self.unconfirmed and self.unconfirmed._asdict(),
             "growth": self.growth and self.growth.to_dict(),
         }

@@ -20,6 +20,8 @@ from transforms.schema import SchemaColumn, SchemaDocument
 
 log = logging.getLogger(__name__)
 
+SHORTENED = "its stream lost entries in Redis"
+
 
 @dataclass(slots=True)
 class Shape:
@@ -126,6 +128,19 @@ class Shapes:
             Run.new(label)
             for label, stream in streams.items()
             if stored.stream_ends[stream] > stored.kept_last_id(stream)
+        ]
+
+    def runs_of_shortened_streams(self, stored: TransportState, planned: Sequence[Run]) -> list[Run]:
+        """Runs for events whose stream alone has lost its end, so that finished chunks of snapshots may be missing.
+
+        The changes that it lost are in the slot, or there is no start. Rows of snapshots are not.
+        """
+        covered = {run.event for run in planned if run.to is run.where is None and run.state == "pending"}
+        streams = {label: shape.mapping.stream for label, shape in self._by_label.items() if label not in covered}
+        return [
+            Run.new(label, reason=SHORTENED)
+            for label, stream in streams.items()
+            if stored.stream_ends[stream] < stored.kept_last_id(stream)
         ]
 
     @staticmethod

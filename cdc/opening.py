@@ -17,12 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
+from cdc.check.durability import durability_findings
 from cdc.check.publication import order_findings
 from cdc.check.refusal import refuse_errors
 from cdc.check.transport import keeping_findings
 from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.counters import Counters
+from cdc.durability import assurance_of
 from cdc.errors import NotThePrimary, SourceBusy
 from cdc.following import Follower
 from cdc.mapping import Shapes
@@ -45,7 +47,8 @@ from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SourceState, Start, StoredState, decide
 from cdc.translation import Translator
-from cdc.transport import TransportState, connect, server_facts
+from cdc.transport import Attestor, TransportState, connect, server_facts
+from cdc.witness import Witness
 from transforms.errors import StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN
@@ -127,7 +130,11 @@ class Opened:
         before = json.loads(stored.meta.get("events", "{}"))
         unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
         torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
-        self.control.store_shapes(change.documents, self.shapes.mapped, change.runs + torn, self.grounds)
+        shortened = self.shapes.runs_of_shortened_streams(stored, [*change.runs, *torn, *self.control.runs()])
+        for run in shortened:
+            log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
+        runs = [*change.runs, *torn, *shortened]
+        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, unproven)
@@ -140,7 +147,9 @@ class Opened:
         if facts.standby:
             raise NotThePrimary(f"the source {STANDBY}")
         slot = find_slot(self.source, self.config.source.slot)
-        refuse_errors(keeping_findings(server_facts(self.client)))
+        transport, config = server_facts(self.client, self.config.transport.durability), self.config.transport
+        refuse_errors([*keeping_findings(transport), *durability_findings(transport, config)])
+        self._assurance = assurance_of(config, transport)
         refuse_errors(server_findings(facts, self.config.application_name))
         refuse_errors([role_finding(facts), *([free_slots(facts)] if slot is None else [])])
         return slot
@@ -213,14 +222,17 @@ class Opened:
     def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
         config = self.config
         self.published, self.life = stored.published, stored.life
-        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters)
+        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters, stored.published)
         self.publisher.unproven = unproven
         self._stack.callback(self.publisher.close)
-        self.progress = Progress(confirmed, config.transport.confirm_delay_seconds)
+        self.progress = Progress(confirmed, self._assurance.delay_seconds)
+        attestor = Attestor(self._stack.enter_context(connect(config.transport.address)), keys)
+        self.witness = Witness(attestor, self._assurance, stored.life, stored.identity, self.pulse)
         self.session = Session(
             self.replication,
             self.publisher,
             self.progress,
+            self.witness,
             self.retention.blocking,
             lambda: self.observe(self),
             self.counters,

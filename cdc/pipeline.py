@@ -220,6 +220,7 @@ class Reader:
             runs,
             opened.worker.waiting_for,
             self.retention.failure,
+            opened.witness.hindrance,
             self.counters.growth,
         )
         self.latest = figures

@@ -7,7 +7,8 @@ belongs, and lets nothing be appended behind any other: when a batch fails, the 
 keep its many answers to itself; how far each stream has come before and after tells what a batch came to, and when
 something was refused it is sent again to hear why.
 
-A batch's position is stored once its entries are known to be in, with the batch that follows. XADD refuses what is
+A batch's position is stored once its entries are known to be in, with the batch that follows, and only where they still
+are (`store.lua`). XADD refuses what is
 there already, for ids rise, so a batch whose answer was lost is simply sent again. A repeat needs proof: the entries
 that are there must be the ones we would have written, else the source is not the one that wrote them.
 """
@@ -24,7 +25,7 @@ from typing import NoReturn
 import redis
 
 from cdc import append
-from cdc.append_link import AppendLink, Seen
+from cdc.append_link import WENT_BACK, AppendLink, Seen
 from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
@@ -88,12 +89,18 @@ class Publisher:
         epoch: int,
         last_ids: Mapping[str, Position],
         counters: Counters | None = None,
+        published: LSN | None = None,
     ) -> None:
-        """`last_ids`: for each stream (without pipeline and epoch) the last id it must hold."""
+        """`last_ids`: for each stream (without pipeline and epoch) the last id it must hold.
+
+        `published`: the position that is stored; None: there is none.
+        """
         self._client = client
         self._keys = keys
         self._epoch = epoch
         self._counters = counters or Counters()
+        self._published = published or LSN(0)
+        """What is stored when all that was sent is."""
         self._link: AppendLink | None = None
         self._sent: deque[_Sent] = deque()
         self._appended: Batch | None = None
@@ -156,21 +163,17 @@ class Publisher:
         link = self._connected()
         sent = _Sent(stores, batch, known, link.may_be_quiet and largest <= LOUD_BYTES, time.monotonic())
         self._sent.append(sent)
-        storing = [] if stores is None else link.storing(self._fields(stores))
+        storing = [] if stores is None else self._storing(link, stores)
         link.send(storing + link.appending(batch.streams, known, quiet=sent.quiet))
+
+    def _storing(self, link: AppendLink, batch: Batch) -> list[bytes]:
+        before, self._published = self._published, batch.end
+        return link.storing(before, batch.end, {s: self.last_ids[s] for s in batch.streams}, batch.notes)
 
     def _connected(self) -> AppendLink:
         if self._link is None:
             self._link = AppendLink(self._client, self._keys, self._epoch, list(self.last_ids), self._counters)
         return self._link
-
-    def _fields(self, batch: Batch) -> dict[str, Mapping[str, str]]:
-        """By hash: what is stored of a batch that is in."""
-        ends = {f"last:{stream}": str(self.last_ids[stream]) for stream in batch.streams}
-        fields: dict[str, Mapping[str, str]] = {self._keys.meta: {"published": str(batch.end), **ends}}
-        if batch.notes:
-            fields[self._keys.runs] = batch.notes
-        return fields
 
     # --- what it came to ---------------------------------------------------------------------------------------------
 
@@ -187,8 +190,16 @@ class Publisher:
         return None if sent.stores is None else sent.stores.end
 
     def _read_stored(self, sent: _Sent) -> None:
-        if sent.stores is not None:
-            self._connected().stored(2 if sent.stores.notes else 1)
+        if sent.stores is None:
+            return
+        try:
+            self._connected().stored()
+        except redis.ResponseError as error:
+            if str(error).startswith(WENT_BACK):
+                raise StreamHole(
+                    f"Redis lost what was published: {str(error).removeprefix(WENT_BACK).lstrip()}"
+                ) from error
+            raise
 
     def _settle_entries(self, sent: _Sent) -> None:
         streams = sent.batch.streams

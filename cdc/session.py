@@ -1,8 +1,9 @@
 """One session: from a connection to the source and one to Redis until either is lost or the reader stops.
 
 Nothing is carried from one session to the next but what the slot and Redis hold, so recovery is the same as a start.
-Threads: this one reads the log and encodes it; one publishes, a batch at a time; others read rows by query
-(`snapshot`). Status updates go out from here on a timer, also while the publisher is slow.
+Threads: this one reads the log and encodes it; one publishes, a batch at a time; one looks whether what was published
+is safe (`witness`); others read rows by query (`snapshot`).
+Status updates go out from here on a timer, also while the publisher is slow.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from cdc import walsender
 from cdc.batch import Batch
@@ -25,6 +27,7 @@ from cdc.retention.blocking import Blocking
 from cdc.snapshot.worker import SnapshotWorker
 from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
+from cdc.witness import Witness
 from transforms.errors import StatecastError
 from transforms.position import LSN
 from transforms.pulse import Pulse
@@ -57,6 +60,7 @@ class Session:
         replication: ReplicationConnection,
         publisher: Publisher,
         progress: Progress,
+        witness: Witness,
         blocking: Blocking,
         every_second: Callable[[], None],
         counters: Counters,
@@ -66,6 +70,7 @@ class Session:
         self.progress = progress
         self._replication = replication
         self._publisher = publisher
+        self._witness = witness
         self._blocking = blocking
         self._every_second = every_second
         self._counters = counters
@@ -110,7 +115,8 @@ class Session:
     ) -> None:
         """Stream until `stop` is set, or until what `until` says is confirmed. Raises StatecastError."""
         self._translator, self._worker, self._stop = translator, worker, stop
-        bodies = {"publisher": self._publish_batches, **worker.threads}
+        watching = partial(self._witness.run, self.wake)
+        bodies = {"publisher": self._publish_batches, "witness": watching, **worker.threads}
         threads = [threading.Thread(target=self._guarded, args=(body,), name=name) for name, body in bodies.items()]
         for thread in threads:
             thread.start()
@@ -126,9 +132,11 @@ class Session:
                 worker.stop()
             finally:
                 self._stop_publisher()
+                self._witness.end()
                 for thread in threads:
                     worker.stop_until_ended(thread)
                 self._pulse.end("publisher")
+                self._pulse.end("witness")
                 self._pulse.end("stream")
                 self._wake_receiver.close()
                 self._wake_sender.close()
@@ -180,7 +188,11 @@ class Session:
         self._replication.received = max(self._replication.received, keepalive.wal_end)
         self._translator.idle_at(keepalive.wal_end)
         if keepalive.reply_requested:
-            self._replication.send_status(self.progress.confirmable(time.monotonic()))
+            self._replication.send_status(self._confirmable())
+
+    def _confirmable(self) -> LSN:
+        """How far what is published is known to be safe."""
+        return self.progress.confirmable(self._witness.vouched_at)
 
     def _worth_publishing(self, now: float) -> bool:
         builder = self._translator.builder
@@ -191,7 +203,7 @@ class Session:
         return now - self._idle_stored_at >= IDLE_STORE_INTERVAL_SECONDS
 
     def _confirm(self, now: float) -> None:
-        confirmed = self.progress.confirmable(now)
+        confirmed = self._confirmable()
         self._counters.published = self.progress.published
         moved = confirmed > self._confirmed and now - self._confirmed_at >= CONFIRM_INTERVAL_SECONDS
         if moved or self._replication.status_due(now):
@@ -259,7 +271,7 @@ class Session:
         end = self._publisher.advance()
         self._publishing = self._publisher.in_flight > 0  # before the stream's thread is woken, which looks at it
         if end is not None:
-            self.post(lambda: self.progress.stored(end, time.monotonic()))
+            self.post(partial(self.progress.stored, end, self._witness.stored(end)))
         else:
             self.wake()
 
@@ -287,7 +299,7 @@ class Session:
                 self._posted.popleft()()
             self._replication.wait(self._wake_receiver.fileno(), CONFIRM_INTERVAL_SECONDS)
             self._drain_wake_ups()
-        self._replication.send_status(self.progress.confirmable(time.monotonic()))
+        self._replication.send_status(self._confirmable())
 
     def _stop_publisher(self) -> None:
         self._draining = True

@@ -73,7 +73,7 @@ class Start(Enum):
     FRESH = auto()
     """Make what is missing of publication, slot and meta, and snapshot every event."""
     RESUME = auto()
-    """Stream from the slot's confirmed position."""
+    """Stream from the slot's confirmed position, which publishes again what Redis may have lost."""
     NEW_EPOCH = auto()
     """The streams have a hole, and a person has asked for a snapshot of everything: begin them under new names."""
 
@@ -125,8 +125,11 @@ def decide(source: SourceState, stored: StoredState) -> Start:
         return Start.FRESH
     _check_history(source, stored)
     for stream, (end, kept) in stored.stream_ends.items():
-        if end < kept:
-            raise StreamsWentBack(f"stream {stream} ends at {end}, but {kept} was published to it")
+        if end < kept and source.slot_confirmed > end.commit_lsn:  # else the slot has all that came behind its end
+            raise StreamsWentBack(
+                f"stream {stream} ends at {end}, but {kept} was published to it, and the slot has been confirmed"
+                f" up to {source.slot_confirmed}"
+            )
     return Start.RESUME
 
 

@@ -31,6 +31,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from transforms import duration
 from transforms.address import Address, redis_mistake
+from transforms.durability import DURABILITIES, MEMORY, WrittenDurability
 from transforms.duration import Duration
 from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.names import PIPELINE_NAME, TableName
@@ -87,9 +88,11 @@ class PipelineConfig(Section):
 class TransportConfig(Section):
     """`[transport]`: the Redis or Valkey that holds the streams."""
 
-    later: ClassVar[Mapping[str, object]] = {"durability": "memory"}
-
     url: Secret = Field(description="a redis://, rediss:// or unix:// address")
+    durability: WrittenDurability = Field(
+        default=MEMORY,  # what every server can do, at no cost
+        description=DURABILITIES,
+    )
     confirm_delay_seconds: float = Field(
         default=2.0,  # longer than the tail that Redis' appendfsync everysec may lose
         ge=0,

@@ -41,6 +41,11 @@ class Keys:
         """String: the reader's state as JSON."""
         return f"{self.pipeline}:status:reader"
 
+    @property
+    def asked(self) -> str:
+        """String: written before Redis is asked how safe everything before it is; when (seconds since 1970)."""
+        return f"{self.pipeline}:status:asked"
+
     def sink_status(self, sink: str) -> str:
         """String: a sink's state as JSON."""
         return f"{self.pipeline}:status:sink:{sink}"

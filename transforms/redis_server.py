@@ -13,6 +13,11 @@ def is_too_old(product: str, version: str) -> bool:
     return tuple(int(part) for part in version.split(".")[:2]) < needed
 
 
+def has_waitaof(product: str, version: str) -> bool:
+    """Whether such a server can say when something is on its disk."""
+    return product == "Valkey" or tuple(int(part) for part in version.split(".")[:2]) >= (7, 2)
+
+
 def may_evict(policy: str) -> bool:
     """Whether a server with this maxmemory-policy may remove whole streams when memory is short."""
     return policy.startswith(("allkeys", "volatile"))

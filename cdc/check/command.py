@@ -28,8 +28,9 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
         findings.append(_failure("source", error))
     try:
         with connect(config.transport.address) as client:
-            findings += rights_findings(client, Keys(config.pipeline.name))
-            findings += transport_findings(server_facts(client), config.transport)
+            durability = config.transport.durability
+            findings += rights_findings(client, Keys(config.pipeline.name), durability)
+            findings += transport_findings(server_facts(client, durability), config.transport)
     except StatecastError as error:
         findings.append(_failure("transport", error))
     return findings

@@ -13,6 +13,7 @@ from typing import Any, Final
 import redis
 
 from cdc.transport import translated_errors
+from transforms.durability import MEMORY, Durability
 from transforms.finding import Finding
 from transforms.keys import Keys
 
@@ -62,10 +63,15 @@ QUEUED: Final[tuple[tuple[str, ...], ...]] = (
 )
 
 
-def rights_findings(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
+WAITING: Final = {"fsync": ("waitaof", "1", "0", "1"), "replicas": ("wait", "1", "1")}
+"""What a reader needs besides, by the kind of its `transport.durability`."""
+
+
+def rights_findings(client: redis.Redis, keys: Keys, durability: Durability = MEMORY) -> Iterator[Finding]:
     """Whether the client's user may do all of it. Raises TransportError."""
     user = str(client.connection_pool.connection_kwargs.get("username") or "default")
-    refused = _refused(client, f"{keys.pipeline}:check")
+    waiting = [command for kind, command in WAITING.items() if kind == durability.kind]
+    refused = _refused(client, f"{keys.pipeline}:check", [*QUEUED, *waiting])
     commands = [command for command, why in refused if "command" in why]
     if commands:
         rules = " ".join(f"+{command}" for command in commands)
@@ -82,7 +88,7 @@ def _as_written(command: str) -> str:
     return command.replace("|", " ")
 
 
-def _refused(client: redis.Redis, key: str) -> list[tuple[str, str]]:
+def _refused(client: redis.Redis, key: str, queued: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
     """(command, what Redis says) of those that the user may not run."""
     found = []
     with translated_errors():
@@ -93,7 +99,7 @@ def _refused(client: redis.Redis, key: str) -> list[tuple[str, str]]:
                     found.append((command[0], refusal))
             if found and found[-1][0] == "multi":  # no transaction has begun: what follows would be run
                 return found
-            for command in QUEUED:
+            for command in queued:
                 if (refusal := _ask(connection, command, key)) is not None:
                     found.append((command[0], refusal))
         finally:
@@ -114,7 +120,7 @@ def _ask(connection: Any, command: Sequence[str], key: str) -> str | None:
         text = str(error)
         if isinstance(error, redis.exceptions.NoPermissionError) or "NOPERM" in text:
             return text
-        if "without MULTI" not in text:
+        if "without MULTI" not in text and not (command[0] == "waitaof" and "unknown command" in text):
             raise
     return None
 

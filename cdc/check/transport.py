@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from cdc.check.durability import durability_findings
 from cdc.transport import ServerFacts
 from cdc.wording import size
 from transforms.config import TransportConfig
@@ -26,7 +27,7 @@ def transport_findings(facts: ServerFacts, config: TransportConfig) -> Iterator[
         )
     yield from keeping_findings(facts)
     yield from _memory(facts)
-    yield from _persistence(facts, config)
+    yield from durability_findings(facts, config)
 
 
 def keeping_findings(facts: ServerFacts) -> Iterator[Finding]:
@@ -56,23 +57,3 @@ def _memory(facts: ServerFacts) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("ok", "memory", told)
-
-
-def _persistence(facts: ServerFacts, config: TransportConfig) -> Iterator[Finding]:
-    """What the durability `memory` can lose: an event counts as safe some time after Redis' reply."""
-    delay = f"{config.confirm_delay_seconds:g} s"
-    if facts.append_only is None:
-        yield Finding("warning", "persistence", "the server does not tell whether it has an append-only file")
-    elif not facts.append_only:
-        yield Finding(
-            "warning", "persistence",
-            "no append-only file: a restart of Redis loses what it was given since its last dump. The reader publishes"
-            f" again what the slot still holds, which is only the last {delay}, and stops where that is not enough",
-            "CONFIG SET appendonly yes\n-- and `appendonly yes` in its configuration file, which a restart reads",
-        )  # fmt: skip
-    else:
-        yield Finding(
-            "ok", "persistence",
-            "append-only file: a crash of Redis may lose about the last second; the reader confirms to Postgres"
-            f" {delay} later, and publishes again what was lost",
-        )  # fmt: skip

@@ -348,6 +348,17 @@ def test_what_redis_may_lose_is_said_in_plain_words(
     assert what in finding["what"]
 
 
+def test_without_an_append_only_file_there_is_no_fsync_to_wait_for(shop: Pipeline) -> None:
+    shop.path.write_text(shop.path.read_text().replace("confirm_delay_seconds = 0.3", 'durability = "fsync"'))
+    with ValkeyServer.start() as server:
+        shop.environment["REDIS_URL"] = server.url()
+        (finding,) = [each for each in findings(shop, expect=1)["error"] if each["thing"] == "persistence"]
+        refused = shop.run("cdc.cli", "run", "--once", expect=3)
+    assert "nothing is ever on disk" in finding["what"]
+    assert finding["what"] in refused
+    assert "CONFIG SET appendonly yes" in finding["remedy"]
+
+
 def test_a_server_that_cannot_be_reached_leaves_the_other_half_to_be_checked(shop: Pipeline) -> None:
     shop.environment["SOURCE_DSN"] = "postgresql://reader:hunter2-planted@127.0.0.1:1/shop"
     output = shop.run("cdc.cli", "check", expect=1)

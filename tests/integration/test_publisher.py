@@ -235,7 +235,7 @@ def test_what_is_there_already_is_skipped_and_its_position_stored(client: redis.
     publisher.send(batch(10, 20))
     while not publisher.idle:
         publisher.advance()
-    again = Publisher(client, KEYS, 1, {"customer": Position.parse("20-1000000")})
+    again = Publisher(client, KEYS, 1, {"customer": Position.parse("20-1000000")}, published=LSN(21))
     again.send(batch(10, 20, 30))
     assert again.advance() is None
     assert again.advance() == LSN(31)

@@ -17,8 +17,9 @@ from cdc.errors import TransportFull
 from cdc.transport import connect
 from tests.integration.test_roles import PASSWORD
 from tests.processes import Pipeline, closing
-from tests.readme import redis_users
+from tests.readme import README, redis_users
 from transforms.address import Address
+from transforms.durability import MEMORY, Durability
 from transforms.finding import Finding
 from transforms.keys import Keys
 from transforms.secret import Secret
@@ -53,9 +54,9 @@ def url(server: ValkeyServer) -> str:
     return server.url().replace("redis://", f"redis://{USER}:{PASSWORD}@")
 
 
-def findings(server: ValkeyServer) -> list[Finding]:
+def findings(server: ValkeyServer, durability: Durability = MEMORY) -> list[Finding]:
     with connect(Address("transport", Secret(url(server)))) as client:
-        return list(rights_findings(client, KEYS))
+        return list(rights_findings(client, KEYS, durability))
 
 
 def acl(administrator: redis.Redis, *words: str) -> None:
@@ -96,6 +97,22 @@ def test_a_right_that_is_taken_away_is_told_with_what_gives_it_back(
     assert finding.what.startswith(f"{USER} may not run {rule[1:].replace('|', ' ')}")
     mend(administrator, finding)
     assert [each.verdict for each in findings(server)] == ["ok"]
+
+
+@pytest.mark.parametrize(("durability", "command"), [("fsync", "waitaof"), ("replicas:1", "wait"), ("memory", None)])
+def test_what_the_durability_asks_for_must_be_permitted_too(
+    server: ValkeyServer, administrator: redis.Redis, durability: str, command: str | None
+) -> None:
+    wanted = Durability.parse(durability)
+    if command == "waitaof" and str(administrator.info("server")["redis_version"]).startswith("7.0"):
+        command = None  # which knows no such command
+    (finding,) = findings(server, wanted)
+    if command is not None:
+        assert (finding.verdict, finding.what) == ("error", f"{USER} may not run {command}")
+        assert f"`+{command}`" in README
+        mend(administrator, finding)
+    (finding,) = findings(server, wanted)
+    assert finding.verdict == "ok"
 
 
 def test_in_a_full_redis_it_is_told_too(server: ValkeyServer, administrator: redis.Redis) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cdc.config import EventConfig, ReaderConfig, SourceConfig, load_reader_config
 from sinks.config import SinkConfig, load_sink_config
 from transforms.config import ConfigurationError, PipelineConfig, TransportConfig
+from transforms.durability import Durability
 from transforms.errors import EXIT_USAGE
 from transforms.names import TableName
 from transforms.secret import Secret, SecretUnreadable
@@ -125,6 +126,22 @@ def test_a_duration_is_a_number_and_a_unit(reader: ReadReader, text: str, expect
     assert config.transport.retain == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("memory", Durability("memory")),
+        ("fsync", Durability("fsync")),
+        ("replicas:1", Durability("replicas", 1)),
+        ("replicas:99", Durability("replicas", 99)),
+    ],
+)
+def test_when_an_event_counts_as_safe_is_one_of_three(reader: ReadReader, text: str, expected: Durability) -> None:
+    config = reader(READER.replace(TRANSPORT, TRANSPORT + f'durability = "{text}"\n'))
+    assert config.transport.durability == expected
+    assert str(expected) == text
+    assert reader(READER).transport.durability == Durability("memory")
+
+
 def test_the_stream_is_the_type_by_default(reader: ReadReader) -> None:
     assert reader(READER + 'type = "client"\n').events[0].stream == "client"
 
@@ -232,7 +249,16 @@ NAME_RULE = "expected a name that matches [a-z][a-z0-9_]{0,62}, not meta, reques
             "laggard = 'resync'",
             'transport.laggard: "resync" needs transport.max_backlog_bytes, from which on a sink is a laggard',
         ),
-        ("transport", "durability = 'fsync'", "transport.durability: not supported yet"),
+        (
+            "transport",
+            "durability = 'replicas:0'",
+            'transport.durability: expected "memory", "fsync" or "replicas:N" with N from 1 to 99, got other text',
+        ),
+        (
+            "transport",
+            "durability = 1",
+            'transport.durability: expected "memory", "fsync" or "replicas:N" with N from 1 to 99, got a number',
+        ),
         ("event", "colums = ['id']", 'events.customer.colums: unknown key (did you mean "columns"?)'),
         (
             "event",

@@ -34,6 +34,7 @@ SOURCE = SourceState(
     slot_wal_status="reserved",
 )
 LAST = Position(LSN(480), 1_000_000)
+SHORTER = Position(LSN(470), 1_000_000)
 STORED = StoredState(
     system_identifier="7301",
     timeline=1,
@@ -59,8 +60,17 @@ def test_with_an_empty_redis_everything_is_made_and_snapshotted(source: SourceSt
         (replace(SOURCE, slot_wal_status="unreserved"), STORED),
         (SOURCE, replace(STORED, stream_ends={"customer": (Position(LSN(490), 1_000_000), LAST)})),
         (SOURCE, replace(STORED, stream_ends={})),
+        (replace(SOURCE, slot_confirmed=LSN(470)), replace(STORED, stream_ends={"customer": (SHORTER, LAST)})),
     ],
-    ids=["alike", "slot behind", "idle source", "slot in danger", "stream ahead of what is stored", "no streams"],
+    ids=[
+        "alike",
+        "slot behind",
+        "idle source",
+        "slot in danger",
+        "stream ahead of what is stored",
+        "no streams",
+        "stream lost what the slot still has",
+    ],
 )
 def test_where_slot_and_redis_agree_streaming_goes_on(source: SourceState, stored: StoredState) -> None:
     assert decide(source, stored) is Start.RESUME
@@ -84,6 +94,12 @@ def test_where_slot_and_redis_agree_streaming_goes_on(source: SourceState, store
         (replace(SOURCE, publication_oid=None), STORED, SystemChanged, "publication was dropped"),
         (SOURCE, replace(EMPTY, stream_ends={"customer": (LAST, START)}), MetaMissing, "customer"),
         (SOURCE, replace(STORED, stream_ends={"customer": (START, LAST)}), StreamsWentBack, "ends at 0-0"),
+        (
+            replace(SOURCE, slot_confirmed=LSN(471)),
+            replace(STORED, stream_ends={"customer": (SHORTER, LAST)}),
+            StreamsWentBack,
+            "ends at 470-1000000, but 480-1000000 was published to it, and the slot has been confirmed up to 0/1D7",
+        ),
     ],
 )
 def test_a_person_decides_where_changes_may_be_missing(
