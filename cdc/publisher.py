@@ -29,6 +29,7 @@ from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
 from cdc.transport import EntryTooLarge, translated_errors
+from transforms.failpoints import Failpoint, reached
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -179,6 +180,7 @@ class Publisher:
         self._read_stored(sent)
         if sent.batch.streams:
             self._settle_entries(sent)
+            reached(Failpoint.BATCH_APPENDED)
             self._counters.batch_answered(time.monotonic() - sent.at)
         self._sent.popleft()
         before, self._appended = self._appended, sent.batch
@@ -189,6 +191,7 @@ class Publisher:
     def _read_stored(self, sent: _Sent) -> None:
         if sent.stores is not None:
             self._connected().stored(2 if sent.stores.notes else 1)
+            reached(Failpoint.POSITION_STORED)
 
     def _settle_entries(self, sent: _Sent) -> None:
         streams = sent.batch.streams

@@ -2,6 +2,9 @@
 
 Each connection owns the keys of one residue class, so the order of a key's changes is the order in which its owner
 made them. `rev` rises with every change of a row, also when a key is deleted and inserted again.
+
+What becomes of a transaction whose COMMIT was not answered, a writer asks Postgres, so that the record stays exact
+while servers and links fail (`patient`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ CREATE TABLE parts (id bigint, rev bigint NOT NULL, name text, region int NOT NU
 CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0);
 CREATE TABLE parts_1 (region int NOT NULL, name text, rev bigint NOT NULL, id bigint NOT NULL);
 ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES IN (1);
+CREATE TABLE commits (name text PRIMARY KEY);  -- of a patient workload's transactions; not mapped
 """
 
 EVENTS = """
@@ -71,6 +75,13 @@ COLUMNS = {  # table -> (event label, columns, key)
     "devices": ("device.v1", ["id", "rev", "label", "flags", "raw"], ["id"]),
     "parts": ("part.v1", ["id", "region", "rev", "name"], ["id", "region"]),
 }
+
+SECRETS = ("PLANTED SECRET",)
+"""Values of a column that is not mapped: they belong nowhere but into the source."""
+VALUES = ("PLANTED VALUE",)
+"""Part of mapped values: they belong into rows, and into no log, status or metric."""
+_AWAY_SECONDS = 60.0
+_MARK_COMMITTED = "INSERT INTO commits VALUES (%s) ON CONFLICT DO NOTHING"
 
 Key = tuple[str, ...]
 
@@ -127,8 +138,11 @@ class Workload:
         transactions_per_second: float = 400,
         truncate: bool = True,
         large_values: bool = True,
+        giant_rows: int = 0,
+        patient: bool = False,
     ) -> None:
-        """`keys`: how many keys of each table are drawn from."""
+        """`keys`: how many keys of each table are drawn from. `giant_rows`: so many changes has a transaction now and
+        then. `patient`: writers connect again when the server was away, instead of failing."""
         self.record = Record()
         self._dsn = dsn
         self._seed = seed
@@ -137,7 +151,10 @@ class Workload:
         self._pause = writers / transactions_per_second
         self._truncate = truncate
         self._large_values = large_values
+        self._giant_rows = giant_rows
+        self._patient = patient
         self._revs = itertools.count(1)
+        self._name = uuid.uuid4().hex
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(writers)]
@@ -166,8 +183,11 @@ class Workload:
 
     def _guarded(self, number: int) -> None:
         try:
-            with psycopg.connect(self._dsn) as connection:
-                _Writer(self, connection, number).run()
+            writer = _Writer(self, number)
+            try:
+                writer.run()
+            finally:
+                writer.connection.close()
         except BaseException as error:
             self._failures.append(error)
 
@@ -175,22 +195,66 @@ class Workload:
 class _Writer:
     """One connection."""
 
-    def __init__(self, workload: Workload, connection: psycopg.Connection, number: int) -> None:
+    def __init__(self, workload: Workload, number: int) -> None:
         self.workload = workload
-        self.connection = connection
+        self.connection = psycopg.connect(workload._dsn)
+        row = self.connection.execute("SELECT current_setting('max_prepared_transactions')::int").fetchone()
+        self.connection.rollback()
+        self.may_prepare = row is not None and row[0] >= workload._writers
         self.number = number
         self.random = random.Random(f"{workload._seed}/{number}")
         self.changes: list[tuple[str, Key, str]] = []
         self.truncated: list[str] = []
+        self.xid = 0
+        self.tokens = itertools.count()
+        self.committing: str | None = None
+        """The name of a transaction whose end is not known yet."""
 
     def run(self) -> None:
-        next_truncate = time.monotonic() + 2
+        next_truncate, next_giant = time.monotonic() + 2, time.monotonic() + 1
         while not self.workload._stop.is_set():
-            self._transaction()
-            if self.number == 0 and self.workload._truncate and time.monotonic() > next_truncate:
-                next_truncate += 10
-                self._truncate()
+            try:
+                self._transaction()
+                if self.number == 0 and self.workload._truncate and time.monotonic() > next_truncate:
+                    next_truncate += 10
+                    self._truncate()
+                if self.number == 0 and self.workload._giant_rows and time.monotonic() > next_giant:
+                    next_giant += 20
+                    self._giant()
+            except psycopg.OperationalError:
+                if not self.workload._patient:
+                    raise
+                self._reconnect()
             self.workload._stop.wait(self.random.expovariate(1 / self.workload._pause))
+
+    def _reconnect(self) -> None:
+        """Come back to a server that was away, and learn what became of the transaction in hand."""
+        self.connection.close()
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while True:
+            try:
+                self.connection = psycopg.connect(self.workload._dsn)
+                self._settle()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _settle(self) -> None:
+        if self.committing is None:
+            return
+        self.connection.autocommit = True
+        if self.connection.execute("SELECT FROM pg_prepared_xacts WHERE gid = %s", [self.committing]).rowcount:
+            self.connection.execute(f"COMMIT PREPARED '{self.committing}'".encode())
+        self.connection.autocommit = False
+        # Waits for a session that has not seen yet that we are gone. (After a crash xids are given out again.)
+        committed = not self.connection.execute(_MARK_COMMITTED, [self.committing]).rowcount
+        self.connection.rollback()
+        if committed:
+            self._note()
+        self.committing = None
 
     def _transaction(self) -> None:
         self.changes, self.truncated = [], []
@@ -214,14 +278,48 @@ class _Writer:
             self._insert_tag(f"t{number}")
         self._commit(keep=True)
 
+    def _giant(self) -> None:
+        self.changes, self.truncated = [], []
+        owned = range(self.number + 1, self.workload._giant_rows * self.workload._writers, self.workload._writers)
+        self._write(
+            "upsert", "parts",
+            "INSERT INTO parts SELECT 1000000 + i, %s, 'giant', i %% 2 FROM unnest(%s::bigint[]) AS i"
+            " ON CONFLICT (id, region) DO UPDATE SET rev = excluded.rev",
+            self._rev(), list(owned),
+        )  # fmt: skip
+        self._commit(keep=True)
+
     def _commit(self, *, keep: bool) -> None:
         if not keep or not (self.changes or self.truncated):
             self.connection.rollback()
             return
         row = self.connection.execute("SELECT pg_current_xact_id()::text::numeric % 4294967296").fetchone()
         assert row is not None
-        xid, record = int(row[0]), self.workload.record
-        self.connection.commit()
+        self.xid, name = int(row[0]), f"{self.workload._name}/{self.number}/{next(self.tokens)}"
+        if self.workload._patient:
+            self.connection.execute(_MARK_COMMITTED, [name])
+        self.committing = name
+        if self.may_prepare and self.random.random() < 0.02:
+            self._commit_in_two_phases(name)
+        else:
+            self.connection.commit()
+            self._note()
+        self.committing = None
+
+    def _commit_in_two_phases(self, gid: str) -> None:
+        keep = self.random.random() < 0.8
+        self.connection.execute(f"PREPARE TRANSACTION '{gid}'".encode())
+        self.connection.rollback()  # nothing: the transaction is the server's now
+        self.connection.autocommit = True
+        self.workload._stop.wait(self.random.uniform(0, 0.1))  # other transactions are committed in between
+        self.connection.execute(f"{'COMMIT' if keep else 'ROLLBACK'} PREPARED '{gid}'".encode())
+        self.connection.autocommit = False
+        if keep:
+            self._note()
+
+    def _note(self) -> None:
+        """What this transaction did is committed."""
+        xid, record = self.xid, self.workload.record
         with record.lock:
             record.transactions += 1
             for table in self.truncated:
@@ -268,7 +366,7 @@ class _Writer:
             "upsert", "accounts",
             "INSERT INTO accounts (id, rev, name, balance, doc, body) VALUES (%s, %s, %s, 1, %s, %s)"
             " ON CONFLICT DO NOTHING",
-            self._number(), self._rev(), 'quote " back \\ tab \t Łódź', '{"a": [1, null]}', self._body(),
+            self._number(), self._rev(), 'PLANTED VALUE quote " back \\ tab \t Łódź', '{"a": [1, null]}', self._body(),
         )  # fmt: skip
 
     def delete_account(self) -> None:
@@ -282,6 +380,18 @@ class _Writer:
         self._change_key(
             "items", "tenant = %s AND code = %s", (old % 40, f"c{old}"), ("tenant", "code"), (new % 40, f"c{new}")
         )
+
+    def chain_item_keys(self) -> None:
+        """One row takes two keys in turn, or two rows move up by one key each: 1->2->3."""
+        first, second, third = self._number(), self._number(), self._number()
+        places = [(number % 40, f"c{number}") for number in (first, second, third)]
+        moves = [(0, 1), (1, 2)] if self.random.random() < 0.5 else [(1, 2), (0, 1)]
+        for number in (second, third) if moves[0] == (0, 1) else (third,):
+            self._write(
+                "delete", "items", "DELETE FROM items WHERE tenant = %s AND code = %s", number % 40, f"c{number}"
+            )
+        for old, new in moves:
+            self._change_key("items", "tenant = %s AND code = %s", places[old], ("tenant", "code"), places[new])
 
     def change_part_region(self) -> None:
         number = self._number()
@@ -376,6 +486,7 @@ _ACTIONS: list[Callable[[_Writer], None]] = [
     _Writer.delete_account,
     _Writer.change_account_key,
     _Writer.change_item_key,
+    _Writer.chain_item_keys,
     _Writer.change_part_region,
     _Writer.update_item,
     _Writer.insert_item,
