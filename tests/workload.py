@@ -93,6 +93,9 @@ class Record:
     changes: dict[tuple[str, Key], list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     """(table, key) -> its changes in order: op and 32-bit xid."""
     truncates: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    merged: set[tuple[str, Key, int]] = field(default_factory=set)
+    """Those among them that the log did not bring whole, table, key and xid: while the row waits to be read again for
+    another reason, such a change has no entry of its own, and that reading, which comes later, brings it."""
     transactions: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -205,6 +208,7 @@ class _Writer:
         self.random = random.Random(f"{workload._seed}/{number}")
         self.changes: list[tuple[str, Key, str]] = []
         self.truncated: list[str] = []
+        self.partial: list[tuple[str, Key]] = []
         self.xid = 0
         self.tokens = itertools.count()
         self.committing: str | None = None
@@ -257,7 +261,7 @@ class _Writer:
         self.committing = None
 
     def _transaction(self) -> None:
-        self.changes, self.truncated = [], []
+        self.changes, self.partial, self.truncated = [], [], []
         self.connection.execute("SELECT 1")  # begins the transaction, so that what follows are savepoints in it
         try:
             for _ in range(self.random.choice((1, 1, 2, 3, 8))):
@@ -272,14 +276,14 @@ class _Writer:
             self.connection.rollback()
 
     def _truncate(self) -> None:
-        self.changes, self.truncated = [], ["tags"]
+        self.changes, self.partial, self.truncated = [], [], ["tags"]
         self.connection.execute("TRUNCATE tags")
         for number in range(self.number, 40, self.workload._writers):
             self._insert_tag(f"t{number}")
         self._commit(keep=True)
 
     def _giant(self) -> None:
-        self.changes, self.truncated = [], []
+        self.changes, self.partial, self.truncated = [], [], []
         owned = range(self.number + 1, self.workload._giant_rows * self.workload._writers, self.workload._writers)
         self._write(
             "upsert", "parts",
@@ -326,6 +330,8 @@ class _Writer:
                 record.truncates[table].append(xid)
             for table, key, op in self.changes:
                 record.changes[table, key].append((op, xid))
+            for table, key in self.partial:
+                record.merged.add((table, key, xid))
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
@@ -350,9 +356,13 @@ class _Writer:
         return self.random.randbytes(2500).hex()
 
     def update_account(self) -> None:
+        number = self._number()
+        cursor = self.connection.execute("SELECT FROM accounts WHERE id = %s AND body IS NOT NULL", [number])
+        if cursor.rowcount:
+            self.partial.append(("accounts", (str(number),)))
         self._write(
             "upsert", "accounts", "UPDATE accounts SET rev = %s, balance = balance + 1 WHERE id = %s",
-            self._rev(), self._number(),
+            self._rev(), number,
         )  # fmt: skip
 
     def update_body(self) -> None:
@@ -411,6 +421,8 @@ class _Writer:
         if (row := cursor.fetchone()) is not None:
             if old != new:
                 self.changes.append((table, tuple(map(str, old)), "delete"))
+            if old == new and row[0]:
+                self.partial.append((table, tuple(map(str, new))))
             if old == new or not row[0]:
                 self.changes.append((table, tuple(map(str, new)), "upsert"))
 
