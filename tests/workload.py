@@ -95,7 +95,7 @@ class Record:
     truncates: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     merged: set[tuple[str, Key, int]] = field(default_factory=set)
     """Those among them that the log did not bring whole, table, key and xid: while the row waits to be read again for
-    another reason, such a change has no entry of its own, and that reading, which comes later, brings it."""
+    another reason, such a change has no entry of its own; that reading, or a later change, brings it."""
     transactions: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -160,10 +160,14 @@ class Workload:
         self._name = uuid.uuid4().hex
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(writers)]
+        self._threads: list[threading.Thread] = []
+        self._rounds = 0
 
     def start(self) -> None:
-        """Start writing."""
+        """Start writing, perhaps again."""
+        self._rounds += 1
+        self._stop.clear()
+        self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(self._writers)]
         for thread in self._threads:
             thread.start()
 
@@ -174,6 +178,16 @@ class Workload:
             thread.join()
         if self._failures:
             raise self._failures[0]
+
+    def act(self, *actions: Callable[[Writer], None]) -> None:
+        """Commit one transaction with these actions of a writer, while none is at work."""
+        writer = Writer(self, 0)
+        try:
+            for action in actions:
+                action(writer)
+            writer.commit(keep=True)
+        finally:
+            writer.connection.close()
 
     @contextmanager
     def running(self) -> Iterator[Record]:
@@ -186,7 +200,7 @@ class Workload:
 
     def _guarded(self, number: int) -> None:
         try:
-            writer = _Writer(self, number)
+            writer = Writer(self, number)
             try:
                 writer.run()
             finally:
@@ -195,7 +209,7 @@ class Workload:
             self._failures.append(error)
 
 
-class _Writer:
+class Writer:
     """One connection."""
 
     def __init__(self, workload: Workload, number: int) -> None:
@@ -205,7 +219,7 @@ class _Writer:
         self.connection.rollback()
         self.may_prepare = row is not None and row[0] >= workload._writers
         self.number = number
-        self.random = random.Random(f"{workload._seed}/{number}")
+        self.random = random.Random(f"{workload._seed}/{number}/{workload._rounds}")
         self.changes: list[tuple[str, Key, str]] = []
         self.truncated: list[str] = []
         self.partial: list[tuple[str, Key]] = []
@@ -224,7 +238,9 @@ class _Writer:
                     self._truncate()
                 if self.number == 0 and self.workload._giant_rows and time.monotonic() > next_giant:
                     next_giant += 20
-                    self._giant()
+                    self.changes, self.partial, self.truncated = [], [], []
+                    self.write_giant()
+                    self.commit(keep=True)
             except psycopg.OperationalError:
                 if not self.workload._patient:
                     raise
@@ -271,7 +287,7 @@ class _Writer:
                     if savepoint is not None and self.random.random() < 0.5:
                         del self.changes[before:]
                         raise psycopg.Rollback(savepoint)
-            self._commit(keep=self.random.random() > 0.05)
+            self.commit(keep=self.random.random() > 0.05)
         except psycopg.errors.UniqueViolation:  # a key change met a key that is there
             self.connection.rollback()
 
@@ -280,10 +296,10 @@ class _Writer:
         self.connection.execute("TRUNCATE tags")
         for number in range(self.number, 40, self.workload._writers):
             self._insert_tag(f"t{number}")
-        self._commit(keep=True)
+        self.commit(keep=True)
 
-    def _giant(self) -> None:
-        self.changes, self.partial, self.truncated = [], [], []
+    def write_giant(self) -> None:
+        """So many rows as the workload's `giant_rows` says."""
         owned = range(self.number + 1, self.workload._giant_rows * self.workload._writers, self.workload._writers)
         self._write(
             "upsert", "parts",
@@ -291,9 +307,9 @@ class _Writer:
             " ON CONFLICT (id, region) DO UPDATE SET rev = excluded.rev",
             self._rev(), list(owned),
         )  # fmt: skip
-        self._commit(keep=True)
 
-    def _commit(self, *, keep: bool) -> None:
+    def commit(self, *, keep: bool) -> None:
+        """Commit and record what was done since the transaction began; else roll it back."""
         if not keep or not (self.changes or self.truncated):
             self.connection.rollback()
             return
@@ -489,24 +505,24 @@ def _nothing() -> Iterator[None]:
     yield None
 
 
-_ACTIONS: list[Callable[[_Writer], None]] = [
-    _Writer.update_account,
-    _Writer.update_account,
-    _Writer.update_account,
-    _Writer.update_body,
-    _Writer.insert_account,
-    _Writer.delete_account,
-    _Writer.change_account_key,
-    _Writer.change_item_key,
-    _Writer.chain_item_keys,
-    _Writer.change_part_region,
-    _Writer.update_item,
-    _Writer.insert_item,
-    _Writer.delete_item,
-    _Writer.upsert_tag,
-    _Writer.delete_tag,
-    _Writer.update_device,
-    _Writer.replace_device,
-    _Writer.copy_parts,
-    _Writer.update_part,
+_ACTIONS: list[Callable[[Writer], None]] = [
+    Writer.update_account,
+    Writer.update_account,
+    Writer.update_account,
+    Writer.update_body,
+    Writer.insert_account,
+    Writer.delete_account,
+    Writer.change_account_key,
+    Writer.change_item_key,
+    Writer.chain_item_keys,
+    Writer.change_part_region,
+    Writer.update_item,
+    Writer.insert_item,
+    Writer.delete_item,
+    Writer.upsert_tag,
+    Writer.delete_tag,
+    Writer.update_device,
+    Writer.replace_device,
+    Writer.copy_parts,
+    Writer.update_part,
 ]

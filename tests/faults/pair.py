@@ -38,6 +38,7 @@ class Pair:
     sink: Command
     recoveries: dict[str, list[float]] = field(default_factory=lambda: {"reader": [], "sink": []})
     """Seconds from a start to being up to date with what was there at that start."""
+    kills: dict[str, int] = field(default_factory=lambda: {"reader": 0, "sink": 0})
 
     @classmethod
     def start(cls, shop: Pipeline, rows: int) -> Pair:
@@ -59,10 +60,15 @@ class Pair:
         self.shop.wait_published()
         self.shop.wait_applied(self.target, "copy")
 
+    def kill(self, command: Command) -> None:
+        """SIGKILL."""
+        command.kill()
+        self.kills[self._name(command)] += 1
+
     def die(self, command: Command, place: Failpoint, at: int) -> None:
         """Kill a process and start it so that it kills itself at a place, at the pass `at`; returns at once."""
-        command.kill()
-        command.environment = self._armed(place, Action.KILL, at)
+        self.kill(command)
+        command.environment = self._armed(command, place, Action.KILL, at)
         if command is self.sink:
             self._end_lease()
         command.start()
@@ -71,6 +77,7 @@ class Pair:
         """Until a process that was started armed has killed itself."""
         wait_until(f"{place} to be reached", lambda: not command.running, 60)
         assert command.wait() == -signal.SIGKILL, command.output[-2000:]
+        self.kills[self._name(command)] += 1
         assert command.output.rstrip().endswith(f"failpoint {place}: kill"), command.output[-2000:]
 
     def resume(self, command: Command, fails_at: Failpoint | None = None, at: int = 1) -> float:
@@ -78,7 +85,9 @@ class Pair:
 
         `fails_at`: it meets an error there on the way, at the pass `at`.
         """
-        command.environment = self.shop.environment if fails_at is None else self._armed(fails_at, Action.ERROR, at)
+        command.environment = self._disarmed(command)
+        if fails_at is not None:
+            command.environment = self._armed(command, fails_at, Action.ERROR, at)
         position, ends, began = self.shop.flush_position(), self.shop.last_ids(), time.monotonic()
 
         def applied() -> bool:
@@ -94,11 +103,18 @@ class Pair:
         command.start()
         wait_until("it to be up to date", up_to_date)
         seconds = time.monotonic() - began
-        self.recoveries["sink" if command is self.sink else "reader"].append(seconds)
+        self.recoveries[self._name(command)].append(seconds)
         return seconds
 
-    def _armed(self, place: Failpoint, action: Action, at: int) -> dict[str, str]:
-        return {**self.shop.environment, ARMED_BY: f"{place}:{action}@{at}", ALLOWED_BY: "1"}
+    def _name(self, command: Command) -> str:
+        return "sink" if command is self.sink else "reader"
+
+    def _armed(self, command: Command, place: Failpoint, action: Action, at: int) -> dict[str, str]:
+        return {**self._disarmed(command), ARMED_BY: f"{place}:{action}@{at}", ALLOWED_BY: "1"}
+
+    @staticmethod
+    def _disarmed(command: Command) -> dict[str, str]:
+        return {name: value for name, value in command.environment.items() if name not in (ARMED_BY, ALLOWED_BY)}
 
     def _end_lease(self) -> None:
         """As if a dead sink's time were over."""
@@ -119,5 +135,4 @@ class Pair:
         """Have the checker look for what is wrong; returns what there was, for a report."""
         changes = checker.assert_nothing_wrong(self.shop, load.record, least=least)
         longest = {name: f"{max(seconds):.2f} s" for name, seconds in self.recoveries.items() if seconds}
-        kills = {name: len(seconds) for name, seconds in self.recoveries.items()}
-        return f"kills {kills}, changes {changes}, differences 0, holes 0, longest recovery {longest}"
+        return f"kills {self.kills}, changes {changes}, differences 0, holes 0, longest recovery {longest}"

@@ -39,7 +39,7 @@ def test_nothing_is_wrong_after_a_death_at_each_arrow(
                 pair.resume(command, fails_at=place, at=dice.randint(1, passes))
                 wait_until(line(place), lambda c=command, p=place, s=survived: c.output.count(line(p)) > s)  # type: ignore[misc]
     for command in (pair.reader, pair.sink):
-        command.kill()
+        pair.kill(command)
         pair.resume(command)  # with nothing that fails
     print(pair.judge(load))
     assert max(pair.recoveries["reader"]) < RESUME_SECONDS
