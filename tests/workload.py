@@ -142,10 +142,14 @@ class Workload:
         truncate: bool = True,
         large_values: bool = True,
         giant_rows: int = 0,
+        bulk_rows: int = 0,
         patient: bool = False,
     ) -> None:
-        """`keys`: how many keys of each table are drawn from. `giant_rows`: so many changes has a transaction now and
-        then. `patient`: writers connect again when the server was away, instead of failing."""
+        """`keys`: how many keys of each table are drawn from.
+
+        `giant_rows`: so many changes has a transaction now and then; `bulk_rows`: every second one, besides. `patient`:
+        writers connect again when the server was away, instead of failing.
+        """
         self.record = Record()
         self._dsn = dsn
         self._seed = seed
@@ -155,6 +159,7 @@ class Workload:
         self._truncate = truncate
         self._large_values = large_values
         self._giant_rows = giant_rows
+        self._bulk_rows = bulk_rows
         self._patient = patient
         self._revs = itertools.count(1)
         self._name = uuid.uuid4().hex
@@ -287,6 +292,8 @@ class Writer:
                     if savepoint is not None and self.random.random() < 0.5:
                         del self.changes[before:]
                         raise psycopg.Rollback(savepoint)
+            if self.workload._bulk_rows and self.random.random() < 0.5:
+                self.update_items(self.workload._bulk_rows)
             self.commit(keep=self.random.random() > 0.05)
         except psycopg.errors.UniqueViolation:  # a key change met a key that is there
             self.connection.rollback()
@@ -447,6 +454,13 @@ class Writer:
         self._write(
             "upsert", "items", "UPDATE items SET rev = %s, quantity = quantity + 1 WHERE tenant = %s AND code = %s",
             self._rev(), number % 40, f"c{number}",
+        )  # fmt: skip
+
+    def update_items(self, count: int) -> None:
+        names = [f"c{self._number()}" for _ in range(count)]
+        self._write(
+            "upsert", "items", "UPDATE items SET rev = %s, quantity = quantity + 1 WHERE code = ANY(%s)",
+            self._rev(), names,
         )  # fmt: skip
 
     def delete_item(self) -> None:
