@@ -30,6 +30,7 @@ from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
 from cdc.transport import EntryTooLarge, translated_errors
+from transforms.failpoints import Failpoint, reached
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
 
@@ -182,6 +183,7 @@ class Publisher:
         self._read_stored(sent)
         if sent.batch.streams:
             self._settle_entries(sent)
+            reached(Failpoint.BATCH_APPENDED)
             self._counters.batch_answered(time.monotonic() - sent.at)
         self._sent.popleft()
         before, self._appended = self._appended, sent.batch
@@ -200,6 +202,7 @@ class Publisher:
                     f"Redis lost what was published: {str(error).removeprefix(WENT_BACK).lstrip()}"
                 ) from error
             raise
+        reached(Failpoint.POSITION_STORED)
 
     def _settle_entries(self, sent: _Sent) -> None:
         streams = sent.batch.streams

@@ -29,6 +29,7 @@ from cdc.translation import Translator
 from cdc.walsender import KEEPALIVE, XLOG_DATA
 from cdc.witness import Witness
 from transforms.errors import StatecastError
+from transforms.failpoints import Failpoint, reached
 from transforms.position import LSN
 from transforms.pulse import Pulse
 from transforms.tuple_data import MalformedMessage
@@ -182,6 +183,8 @@ class Session:
                 raise MalformedMessage(f"a frame of unknown kind {kind:#04x}")
             self._keepalive(frames[at])
             at += 1
+        if frames:
+            reached(Failpoint.FRAMES_DECODED)
 
     def _keepalive(self, frame: bytes) -> None:
         keepalive = walsender.decode_keepalive(frame)
@@ -208,6 +211,8 @@ class Session:
         moved = confirmed > self._confirmed and now - self._confirmed_at >= CONFIRM_INTERVAL_SECONDS
         if moved or self._replication.status_due(now):
             self._replication.send_status(confirmed)
+            if moved:
+                reached(Failpoint.STATUS_SENT)
             self._confirmed, self._confirmed_at = confirmed, now
             self._counters.confirmed, self._counters.confirm_sent_at = confirmed, now
 
@@ -220,6 +225,7 @@ class Session:
     def _submit(self) -> None:
         self._idle_stored_at = time.monotonic()
         batch = self._translator.builder.take()
+        reached(Failpoint.BATCH_BUILT)
         while True:
             try:
                 self._batches.put(batch, timeout=CONFIRM_INTERVAL_SECONDS)
@@ -240,6 +246,7 @@ class Session:
             if (batch := self._next_batch()) is not None:
                 self._publishing = True
                 publisher.send(batch)
+                reached(Failpoint.BATCH_SENT)
                 continue
             if self._ending and publisher.idle:
                 return
@@ -271,9 +278,13 @@ class Session:
         end = self._publisher.advance()
         self._publishing = self._publisher.in_flight > 0  # before the stream's thread is woken, which looks at it
         if end is not None:
-            self.post(partial(self.progress.stored, end, self._witness.stored(end)))
+            self.post(partial(self._stored, end, self._witness.stored(end)))
         else:
             self.wake()
+
+    def _stored(self, end: LSN, at: float) -> None:
+        self.progress.stored(end, at)
+        reached(Failpoint.PROGRESS_STORED)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

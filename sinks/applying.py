@@ -17,6 +17,7 @@ from sinks.postgres import Database
 from sinks.rebuild.keeping import Rebuilding
 from sinks.session import Session
 from transforms.event import Mark
+from transforms.failpoints import Failpoint, reached
 from transforms.position import LSN, Position
 from transforms.schema import SchemaDocument
 
@@ -88,6 +89,7 @@ class Applying:
                 session.may_have_parked = self._checkpoints.lock(checkpoint)
             else:
                 self._checkpoints.lock_with_next(checkpoint)
+            reached(Failpoint.CHECKPOINT_LOCKED)
             if careful:
                 log.warning("stream %s: %s; looking for it", stream, refused)
             for lot in lots:
@@ -96,7 +98,9 @@ class Applying:
             needless = self._rebuilding.needless_runs
             Applier(self._database, replicas, rebuilds, *lots, needless=needless, careful=careful).apply(steps)
             self._rebuilding.note(touched)
+            reached(Failpoint.ROWS_APPLIED)
             advanced = self._checkpoints.advance(checkpoint, position, applied_lsn)
+        reached(Failpoint.COMMIT_ANSWERED)
         session.checkpoints[stream], session.replicas, session.rebuilds = advanced, replicas, rebuilds
         for lot in lots:
             session.may_have_parked |= lot.parked > 0

@@ -17,6 +17,7 @@ from sinks.compaction import Step, compact
 from sinks.pace import MOST_ENTRIES
 from sinks.stream import Meta, StreamReader
 from transforms.errors import MalformedEntry
+from transforms.failpoints import Failpoint, reached
 from transforms.position import LSN, Position
 
 
@@ -103,7 +104,9 @@ class Feed:
         count = ripe_count(entries, full=read.full and not is_small, force=force)
         if not count and read.full and is_small:
             return self._make(place._replace(limit=MOST_ENTRIES))
-        if not count:
+        if count:
+            reached(Failpoint.ENTRIES_READ)
+        else:
             _refuse_foreign(entries)  # which would be waited with for ever: they end no transaction
         left = read.entries[count : count + 1]
         complete = read.at_end and (not left or position_of(left[0]).commit_lsn >= read.published)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, LiteralString, cast
@@ -29,6 +30,7 @@ from sinks.errors import (
 )
 from transforms.address import Address, postgres_mistake
 from transforms.config import ConfigurationError
+from transforms.failpoints import Failpoint, fail, is_due
 from transforms.names import TableName
 
 CONNECT_TIMEOUT_SECONDS = 4
@@ -228,7 +230,15 @@ class Database:
 
     def commit_with(self, statement: Statement, parameters: Sequence[str | int | None]) -> None:
         """Run the transaction's last statement and COMMIT in one round trip. Raises SinkError: neither was done."""
-        self._commit(self._take_opening() + self._merged(statement, parameters) + b"; COMMIT")
+        statements = self._take_opening() + self._merged(statement, parameters)
+        if is_due(Failpoint.CHECKPOINT_UPDATED):  # what goes in one is taken apart, to fail between the two
+            self._run(statements, None)
+            fail(Failpoint.CHECKPOINT_UPDATED)
+            statements = b"SELECT"
+        statements += b"; COMMIT"
+        if is_due(Failpoint.COMMIT_SENT):
+            self._send_unheard(statements)
+        self._commit(statements)
 
     def script(self, statements: Statement) -> None:
         """Run statements without parameters, separated by semicolons, in the transaction in hand."""
@@ -292,6 +302,17 @@ class Database:
         if self._run(statements, None).statusmessage != "COMMIT":  # without an error, when the transaction had failed
             raise TargetRefused("the transaction was rolled back by the server")
         self._open = False
+
+    def _send_unheard(self, statements: Statement) -> None:
+        """Send what ends with COMMIT, and fail. Raises TargetUnreachable where that is survived."""
+        assert self._connection is not None
+        pgconn = self._connection.pgconn
+        with translated_errors():
+            pgconn.send_query(statements)
+            while pgconn.flush():
+                select.select([], [pgconn.socket], [])
+        fail(Failpoint.COMMIT_SENT)
+        raise TargetUnreachable("the answer to COMMIT was not heard")
 
     def _rollback(self) -> None:
         try:

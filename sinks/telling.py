@@ -12,6 +12,7 @@ from sinks.progress import FillingLog
 from sinks.session import Session
 from sinks.status import SinkStatus
 from sinks.stream import StreamReader
+from transforms.failpoints import Failpoint, reached
 from transforms.position import Position
 
 log = logging.getLogger(__name__)
@@ -67,4 +68,5 @@ class Teller:
             if self._moved.get(stream) != position:
                 reader.move_group(stream, position)
                 self._moved[stream] = position
+                reached(Failpoint.GROUP_MOVED)
         self.tell(control)

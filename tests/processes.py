@@ -119,25 +119,28 @@ class Pipeline:
         self.keys = Keys(self.name)
         self.redis = redis.Redis.from_url(self.redis_url)
         self.commands: list[Command] = []
+        self.detours: dict[str, dict[str, str]] = {}
+        """Module -> what its long-running commands find in their environment instead: other ways to the servers."""
 
-    def command(self, *arguments: str, log: str | None = None) -> Command:
+    def command(self, *arguments: str, log: str | None = None, detour: bool = False) -> Command:
         """A command with this configuration, not started yet."""
         module, *rest = arguments
         path = self.directory / f"{log or '-'.join(rest[:2]) or module}.log"
         whole = [sys.executable, "-m", module, "-c", str(self.path), *rest]
-        made = Command(whole, self.environment, path, self.forked)
+        environment = self.environment | self.detours[module] if detour and self.detours else self.environment
+        made = Command(whole, environment, path, self.forked)
         self.commands.append(made)
         return made
 
     def reader(self, *options: str) -> Command:
         """`cdc run`, started."""
-        made = self.command("cdc.cli", "run", *options, log="reader")
+        made = self.command("cdc.cli", "run", *options, log="reader", detour=True)
         made.start()
         return made
 
     def sink(self, name: str, *options: str) -> Command:
         """`cdc-sink run NAME`, started."""
-        made = self.command("sinks.cli", "run", name, *options, log=f"sink-{name}")
+        made = self.command("sinks.cli", "run", name, *options, log=f"sink-{name}", detour=True)
         made.start()
         return made
 

@@ -2,6 +2,9 @@
 
 Each connection owns the keys of one residue class, so the order of a key's changes is the order in which its owner
 made them. `rev` rises with every change of a row, also when a key is deleted and inserted again.
+
+What becomes of a transaction whose COMMIT was not answered, a writer asks Postgres, so that the record stays exact
+while servers and links fail (`patient`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ CREATE TABLE parts (id bigint, rev bigint NOT NULL, name text, region int NOT NU
 CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0);
 CREATE TABLE parts_1 (region int NOT NULL, name text, rev bigint NOT NULL, id bigint NOT NULL);
 ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES IN (1);
+CREATE TABLE commits (name text PRIMARY KEY);  -- of a patient workload's transactions; not mapped
 """
 
 EVENTS = """
@@ -72,6 +76,13 @@ COLUMNS = {  # table -> (event label, columns, key)
     "parts": ("part.v1", ["id", "region", "rev", "name"], ["id", "region"]),
 }
 
+SECRETS = ("PLANTED SECRET",)
+"""Values of a column that is not mapped: they belong nowhere but into the source."""
+VALUES = ("PLANTED VALUE",)
+"""Part of mapped values: they belong into rows, and into no log, status or metric."""
+_AWAY_SECONDS = 60.0
+_MARK_COMMITTED = "INSERT INTO commits VALUES (%s) ON CONFLICT DO NOTHING"
+
 Key = tuple[str, ...]
 
 
@@ -82,6 +93,9 @@ class Record:
     changes: dict[tuple[str, Key], list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     """(table, key) -> its changes in order: op and 32-bit xid."""
     truncates: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    merged: set[tuple[str, Key, int]] = field(default_factory=set)
+    """Those among them that the log did not bring whole, table, key and xid: while the row waits to be read again for
+    another reason, such a change has no entry of its own; that reading, or a later change, brings it."""
     transactions: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -127,8 +141,15 @@ class Workload:
         transactions_per_second: float = 400,
         truncate: bool = True,
         large_values: bool = True,
+        giant_rows: int = 0,
+        bulk_rows: int = 0,
+        patient: bool = False,
     ) -> None:
-        """`keys`: how many keys of each table are drawn from."""
+        """`keys`: how many keys of each table are drawn from.
+
+        `giant_rows`: so many changes has a transaction now and then; `bulk_rows`: every second one, besides. `patient`:
+        writers connect again when the server was away, instead of failing.
+        """
         self.record = Record()
         self._dsn = dsn
         self._seed = seed
@@ -137,13 +158,21 @@ class Workload:
         self._pause = writers / transactions_per_second
         self._truncate = truncate
         self._large_values = large_values
+        self._giant_rows = giant_rows
+        self._bulk_rows = bulk_rows
+        self._patient = patient
         self._revs = itertools.count(1)
+        self._name = uuid.uuid4().hex
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(writers)]
+        self._threads: list[threading.Thread] = []
+        self._rounds = 0
 
     def start(self) -> None:
-        """Start writing."""
+        """Start writing, perhaps again."""
+        self._rounds += 1
+        self._stop.clear()
+        self._threads = [threading.Thread(target=self._guarded, args=(number,)) for number in range(self._writers)]
         for thread in self._threads:
             thread.start()
 
@@ -154,6 +183,16 @@ class Workload:
             thread.join()
         if self._failures:
             raise self._failures[0]
+
+    def act(self, *actions: Callable[[Writer], None]) -> None:
+        """Commit one transaction with these actions of a writer, while none is at work."""
+        writer = Writer(self, 0)
+        try:
+            for action in actions:
+                action(writer)
+            writer.commit(keep=True)
+        finally:
+            writer.connection.close()
 
     @contextmanager
     def running(self) -> Iterator[Record]:
@@ -166,34 +205,84 @@ class Workload:
 
     def _guarded(self, number: int) -> None:
         try:
-            with psycopg.connect(self._dsn) as connection:
-                _Writer(self, connection, number).run()
+            writer = Writer(self, number)
+            try:
+                writer.run()
+            finally:
+                writer.connection.close()
         except BaseException as error:
             self._failures.append(error)
 
 
-class _Writer:
+class Writer:
     """One connection."""
 
-    def __init__(self, workload: Workload, connection: psycopg.Connection, number: int) -> None:
+    def __init__(self, workload: Workload, number: int) -> None:
         self.workload = workload
-        self.connection = connection
+        self.connection = psycopg.connect(workload._dsn)
+        row = self.connection.execute("SELECT current_setting('max_prepared_transactions')::int").fetchone()
+        self.connection.rollback()
+        self.may_prepare = row is not None and row[0] >= workload._writers
         self.number = number
-        self.random = random.Random(f"{workload._seed}/{number}")
+        self.random = random.Random(f"{workload._seed}/{number}/{workload._rounds}")
         self.changes: list[tuple[str, Key, str]] = []
         self.truncated: list[str] = []
+        self.partial: list[tuple[str, Key]] = []
+        self.xid = 0
+        self.tokens = itertools.count()
+        self.committing: str | None = None
+        """The name of a transaction whose end is not known yet."""
 
     def run(self) -> None:
-        next_truncate = time.monotonic() + 2
+        next_truncate, next_giant = time.monotonic() + 2, time.monotonic() + 1
         while not self.workload._stop.is_set():
-            self._transaction()
-            if self.number == 0 and self.workload._truncate and time.monotonic() > next_truncate:
-                next_truncate += 10
-                self._truncate()
+            try:
+                self._transaction()
+                if self.number == 0 and self.workload._truncate and time.monotonic() > next_truncate:
+                    next_truncate += 10
+                    self._truncate()
+                if self.number == 0 and self.workload._giant_rows and time.monotonic() > next_giant:
+                    next_giant += 20
+                    self.changes, self.partial, self.truncated = [], [], []
+                    self.write_giant()
+                    self.commit(keep=True)
+            except psycopg.OperationalError:
+                if not self.workload._patient:
+                    raise
+                self._reconnect()
             self.workload._stop.wait(self.random.expovariate(1 / self.workload._pause))
 
+    def _reconnect(self) -> None:
+        """Come back to a server that was away, and learn what became of the transaction in hand."""
+        self.connection.close()
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while True:
+            try:
+                self.connection = psycopg.connect(self.workload._dsn)
+                self._settle()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _settle(self) -> None:
+        if self.committing is None:
+            return
+        self.connection.autocommit = True
+        if self.connection.execute("SELECT FROM pg_prepared_xacts WHERE gid = %s", [self.committing]).rowcount:
+            self.connection.execute(f"COMMIT PREPARED '{self.committing}'".encode())
+        self.connection.autocommit = False
+        # Waits for a session that has not seen yet that we are gone. (After a crash xids are given out again.)
+        committed = not self.connection.execute(_MARK_COMMITTED, [self.committing]).rowcount
+        self.connection.rollback()
+        if committed:
+            self._note()
+        self.committing = None
+
     def _transaction(self) -> None:
-        self.changes, self.truncated = [], []
+        self.changes, self.partial, self.truncated = [], [], []
         self.connection.execute("SELECT 1")  # begins the transaction, so that what follows are savepoints in it
         try:
             for _ in range(self.random.choice((1, 1, 2, 3, 8))):
@@ -203,31 +292,69 @@ class _Writer:
                     if savepoint is not None and self.random.random() < 0.5:
                         del self.changes[before:]
                         raise psycopg.Rollback(savepoint)
-            self._commit(keep=self.random.random() > 0.05)
+            if self.workload._bulk_rows and self.random.random() < 0.5:
+                self.update_items(self.workload._bulk_rows)
+            self.commit(keep=self.random.random() > 0.05)
         except psycopg.errors.UniqueViolation:  # a key change met a key that is there
             self.connection.rollback()
 
     def _truncate(self) -> None:
-        self.changes, self.truncated = [], ["tags"]
+        self.changes, self.partial, self.truncated = [], [], ["tags"]
         self.connection.execute("TRUNCATE tags")
         for number in range(self.number, 40, self.workload._writers):
             self._insert_tag(f"t{number}")
-        self._commit(keep=True)
+        self.commit(keep=True)
 
-    def _commit(self, *, keep: bool) -> None:
+    def write_giant(self) -> None:
+        """So many rows as the workload's `giant_rows` says."""
+        owned = range(self.number + 1, self.workload._giant_rows * self.workload._writers, self.workload._writers)
+        self._write(
+            "upsert", "parts",
+            "INSERT INTO parts SELECT 1000000 + i, %s, 'giant', i %% 2 FROM unnest(%s::bigint[]) AS i"
+            " ON CONFLICT (id, region) DO UPDATE SET rev = excluded.rev",
+            self._rev(), list(owned),
+        )  # fmt: skip
+
+    def commit(self, *, keep: bool) -> None:
+        """Commit and record what was done since the transaction began; else roll it back."""
         if not keep or not (self.changes or self.truncated):
             self.connection.rollback()
             return
         row = self.connection.execute("SELECT pg_current_xact_id()::text::numeric % 4294967296").fetchone()
         assert row is not None
-        xid, record = int(row[0]), self.workload.record
-        self.connection.commit()
+        self.xid, name = int(row[0]), f"{self.workload._name}/{self.number}/{next(self.tokens)}"
+        if self.workload._patient:
+            self.connection.execute(_MARK_COMMITTED, [name])
+        self.committing = name
+        if self.may_prepare and self.random.random() < 0.02:
+            self._commit_in_two_phases(name)
+        else:
+            self.connection.commit()
+            self._note()
+        self.committing = None
+
+    def _commit_in_two_phases(self, gid: str) -> None:
+        keep = self.random.random() < 0.8
+        self.connection.execute(f"PREPARE TRANSACTION '{gid}'".encode())
+        self.connection.rollback()  # nothing: the transaction is the server's now
+        self.connection.autocommit = True
+        self.workload._stop.wait(self.random.uniform(0, 0.1))  # other transactions are committed in between
+        self.connection.execute(f"{'COMMIT' if keep else 'ROLLBACK'} PREPARED '{gid}'".encode())
+        self.connection.autocommit = False
+        if keep:
+            self._note()
+
+    def _note(self) -> None:
+        """What this transaction did is committed."""
+        xid, record = self.xid, self.workload.record
         with record.lock:
             record.transactions += 1
             for table in self.truncated:
                 record.truncates[table].append(xid)
             for table, key, op in self.changes:
                 record.changes[table, key].append((op, xid))
+            for table, key in self.partial:
+                record.merged.add((table, key, xid))
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
@@ -252,9 +379,13 @@ class _Writer:
         return self.random.randbytes(2500).hex()
 
     def update_account(self) -> None:
+        number = self._number()
+        cursor = self.connection.execute("SELECT FROM accounts WHERE id = %s AND body IS NOT NULL", [number])
+        if cursor.rowcount:
+            self.partial.append(("accounts", (str(number),)))
         self._write(
             "upsert", "accounts", "UPDATE accounts SET rev = %s, balance = balance + 1 WHERE id = %s",
-            self._rev(), self._number(),
+            self._rev(), number,
         )  # fmt: skip
 
     def update_body(self) -> None:
@@ -268,7 +399,7 @@ class _Writer:
             "upsert", "accounts",
             "INSERT INTO accounts (id, rev, name, balance, doc, body) VALUES (%s, %s, %s, 1, %s, %s)"
             " ON CONFLICT DO NOTHING",
-            self._number(), self._rev(), 'quote " back \\ tab \t Łódź', '{"a": [1, null]}', self._body(),
+            self._number(), self._rev(), 'PLANTED VALUE quote " back \\ tab \t Łódź', '{"a": [1, null]}', self._body(),
         )  # fmt: skip
 
     def delete_account(self) -> None:
@@ -282,6 +413,18 @@ class _Writer:
         self._change_key(
             "items", "tenant = %s AND code = %s", (old % 40, f"c{old}"), ("tenant", "code"), (new % 40, f"c{new}")
         )
+
+    def chain_item_keys(self) -> None:
+        """One row takes two keys in turn, or two rows move up by one key each: 1->2->3."""
+        first, second, third = self._number(), self._number(), self._number()
+        places = [(number % 40, f"c{number}") for number in (first, second, third)]
+        moves = [(0, 1), (1, 2)] if self.random.random() < 0.5 else [(1, 2), (0, 1)]
+        for number in (second, third) if moves[0] == (0, 1) else (third,):
+            self._write(
+                "delete", "items", "DELETE FROM items WHERE tenant = %s AND code = %s", number % 40, f"c{number}"
+            )
+        for old, new in moves:
+            self._change_key("items", "tenant = %s AND code = %s", places[old], ("tenant", "code"), places[new])
 
     def change_part_region(self) -> None:
         number = self._number()
@@ -301,6 +444,8 @@ class _Writer:
         if (row := cursor.fetchone()) is not None:
             if old != new:
                 self.changes.append((table, tuple(map(str, old)), "delete"))
+            if old == new and row[0]:
+                self.partial.append((table, tuple(map(str, new))))
             if old == new or not row[0]:
                 self.changes.append((table, tuple(map(str, new)), "upsert"))
 
@@ -309,6 +454,13 @@ class _Writer:
         self._write(
             "upsert", "items", "UPDATE items SET rev = %s, quantity = quantity + 1 WHERE tenant = %s AND code = %s",
             self._rev(), number % 40, f"c{number}",
+        )  # fmt: skip
+
+    def update_items(self, count: int) -> None:
+        names = [f"c{self._number()}" for _ in range(count)]
+        self._write(
+            "upsert", "items", "UPDATE items SET rev = %s, quantity = quantity + 1 WHERE code = ANY(%s)",
+            self._rev(), names,
         )  # fmt: skip
 
     def delete_item(self) -> None:
@@ -367,23 +519,24 @@ def _nothing() -> Iterator[None]:
     yield None
 
 
-_ACTIONS: list[Callable[[_Writer], None]] = [
-    _Writer.update_account,
-    _Writer.update_account,
-    _Writer.update_account,
-    _Writer.update_body,
-    _Writer.insert_account,
-    _Writer.delete_account,
-    _Writer.change_account_key,
-    _Writer.change_item_key,
-    _Writer.change_part_region,
-    _Writer.update_item,
-    _Writer.insert_item,
-    _Writer.delete_item,
-    _Writer.upsert_tag,
-    _Writer.delete_tag,
-    _Writer.update_device,
-    _Writer.replace_device,
-    _Writer.copy_parts,
-    _Writer.update_part,
+_ACTIONS: list[Callable[[Writer], None]] = [
+    Writer.update_account,
+    Writer.update_account,
+    Writer.update_account,
+    Writer.update_body,
+    Writer.insert_account,
+    Writer.delete_account,
+    Writer.change_account_key,
+    Writer.change_item_key,
+    Writer.chain_item_keys,
+    Writer.change_part_region,
+    Writer.update_item,
+    Writer.insert_item,
+    Writer.delete_item,
+    Writer.upsert_tag,
+    Writer.delete_tag,
+    Writer.update_device,
+    Writer.replace_device,
+    Writer.copy_parts,
+    Writer.update_part,
 ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from transforms import accelerator
+from transforms import accelerator, failpoints
 from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, StatecastError
 from transforms.finding import Finding, wrapped
 from transforms.logs import log_formatter
@@ -94,6 +94,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     if as_json:
         threading.excepthook = _log_uncaught
     try:
+        failpoints.arm(environ)
         code: int = options.command(options)
     except StatecastError as error:
         if as_json:

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from tests import checker, workload
+from tests.checker import assert_nothing_wrong, confirmed_stays_behind_published
 from tests.processes import Command, Pipeline, wait_until
-from tests.workload import Record, Workload
+from tests.workload import Workload
 
 
 def start(shop: Pipeline, rows: int) -> tuple[Command, Command]:
@@ -27,41 +28,6 @@ def start(shop: Pipeline, rows: int) -> tuple[Command, Command]:
     shop.run("sinks.cli", "tables", "copy", "--apply")
     checker.watch_revs(shop.environment["TARGET_DSN"])
     return reader, shop.sink("copy")
-
-
-def assert_nothing_wrong(shop: Pipeline, record: Record, seconds: float = 120) -> None:
-    """Wait until all is applied, then judge."""
-    target = shop.environment["TARGET_DSN"]
-    shop.wait_published(seconds)
-    shop.wait_applied(target, "copy", seconds)
-    checker.assert_replica_equals_source(shop.source_dsn, target)
-    checker.assert_revs_never_fell(target)
-    assert checker.assert_streams_match_record(shop.redis, shop.name, record) > 100
-
-
-@contextmanager
-def confirmed_stays_behind_published(shop: Pipeline) -> Iterator[None]:
-    """Sample the slot and Redis all the time: what is confirmed was published before."""
-    stop, wrong = threading.Event(), []
-
-    def sample() -> None:
-        with psycopg.connect(shop.source_dsn, autocommit=True) as connection:
-            while not stop.wait(0.05):
-                row = connection.execute(
-                    "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s",
-                    (f"cdc_{shop.name}",),
-                ).fetchone()
-                if row is not None and row[0] > shop.published:
-                    wrong.append((row[0], shop.published))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    assert wrong == []
 
 
 @contextmanager
