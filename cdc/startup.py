@@ -32,9 +32,9 @@ class SlotMissing(Hole):
 
 
 class SlotLost(Hole):
-    """Postgres removed WAL that the slot still needed."""
+    """Postgres has invalidated the slot: it cannot be read any more."""
 
-    remedy = f"{_HEAL} Then raise max_slot_wal_keep_size, or keep the reader running."
+    remedy = f"{_HEAL} Keep the reader running, or change the setting that is named, so that it does not happen again."
 
 
 class SlotForeign(SourceError):
@@ -92,6 +92,9 @@ class SourceState:
     slot_database: str
     slot_confirmed: LSN
     slot_wal_status: str
+    slot_lost_because: str | None = None
+    """Where the server tells why."""
+    slot_two_phase: bool = False
     fork: LSN | None = None
     """Where the stored timeline was left, when the source is on a later one; None: it is not among its ancestors."""
 
@@ -111,13 +114,7 @@ class StoredState:
 def decide(source: SourceState, stored: StoredState) -> Start:
     """Judge a start. Raises one of this file's errors where a person must decide."""
     if source.slot_plugin is not None:
-        if source.slot_plugin != "pgoutput" or source.slot_database != source.database:
-            raise SlotForeign(
-                f"the slot decodes {source.slot_database!r} with {source.slot_plugin!r},"
-                f" not {source.database!r} with 'pgoutput'"
-            )
-        if source.slot_wal_status == "lost":
-            raise SlotLost("the slot is lost: Postgres removed WAL that it still needed")
+        _check_slot(source)
     if stored.system_identifier is None:
         with_entries = [stream for stream, (end, _) in stored.stream_ends.items() if end.ordinal]
         if with_entries:
@@ -131,6 +128,21 @@ def decide(source: SourceState, stored: StoredState) -> Start:
                 f" up to {source.slot_confirmed}"
             )
     return Start.RESUME
+
+
+def _check_slot(source: SourceState) -> None:
+    if not source.slot_plugin:
+        raise SlotForeign("the slot is a physical one, as a standby has")
+    if source.slot_plugin != "pgoutput" or source.slot_database != source.database:
+        raise SlotForeign(
+            f"the slot decodes {source.slot_database!r} with {source.slot_plugin!r},"
+            f" not {source.database!r} with 'pgoutput'"
+        )
+    if source.slot_two_phase:
+        raise SlotForeign("the slot was made with two_phase: it sends transactions that may yet be rolled back")
+    if source.slot_wal_status == "lost":
+        because = source.slot_lost_because or "Postgres removed WAL that it still needed"
+        raise SlotLost(f"the slot is lost: {because}")
 
 
 def _check_history(source: SourceState, stored: StoredState) -> None:
