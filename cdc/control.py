@@ -132,16 +132,22 @@ class Control:
             names = cast(list[bytes], self._client.hkeys(self._keys.meta))
             stale = [name for name in names if name.startswith(b"last:")]
             pipe = self._client.pipeline(transaction=True)
-            pipe.hdel(self._keys.meta, "diverged", "begins", *stale)
+            pipe.hdel(self._keys.meta, "diverged", "slot_missing", "begins", *stale)
             pipe.hset(self._keys.meta, mapping=cast(Any, fields))
             pipe.hincrby(self._keys.meta, "epoch", 1)
             pipe.delete(self._keys.runs)
             pipe.execute()
 
-    def note_divergence(self, what: str) -> None:
-        """Have the next start know that a stream holds something else than the source sends."""
+    def note_divergence(self, what: str, *, slot_missing: bool = False) -> None:
+        """Have the next start know that streams and source do not belong together, and that there was no slot."""
+        fields = {"diverged": what} | ({"slot_missing": "1"} if slot_missing else {})
         with translated_errors():
-            self._client.hset(self._keys.meta, "diverged", what)
+            self._client.hset(self._keys.meta, mapping=cast(Any, fields))
+
+    def forget_divergence(self) -> None:
+        """They do belong together."""
+        with translated_errors():
+            self._client.hdel(self._keys.meta, "diverged")
 
     def set_timeline(self, timeline: int) -> None:
         """The source goes on on another timeline, which holds all that was published."""

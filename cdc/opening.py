@@ -46,7 +46,7 @@ from cdc.source.slot import Slot, find_slot
 from cdc.source.tables import describe_tables
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
-from cdc.startup import Hole, SourceState, Start, StoredState, decide
+from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
 from cdc.terms import MappedTerms, begins_of
 from cdc.translation import Translator
 from cdc.transport import Attestor, TransportState, connect, server_facts
@@ -177,14 +177,17 @@ class Opened:
             diverged = meta.get("diverged") if start is Start.RESUME and asked else None
         except Hole as hole:
             if not asked:
+                self.control.note_divergence(str(hole), slot_missing=isinstance(hole, SlotMissing))
                 raise
             diverged = str(hole)
         if diverged is None:
+            if "diverged" in meta:  # it is as it should be; or else that shows again
+                self.control.forget_divergence()
             if start is Start.FRESH:
                 refuse_errors(order_findings(self.config, publication, slot))
             return start
         log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", diverged)
-        return Start.NEW_EPOCH
+        return Start.NEW_EPOCH if "system_identifier" in meta else Start.FRESH
 
     def _source_state(
         self, system: SystemIdentity, slot: Slot | None, publication: Publication | None, meta: Mapping[str, str]
@@ -322,5 +325,6 @@ def stored_state(stored: TransportState) -> StoredState:
         int(meta.get("timeline", "0")),
         int(meta.get("publication_oid", "0")),
         stored.published,
+        "slot_missing" in meta,
         {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
     )
