@@ -59,8 +59,13 @@ def have_it_outgrown(shop: Pipeline) -> None:
 
 def have_it_time_out(shop: Pipeline) -> None:
     execute(shop.source_dsn, "ALTER SYSTEM SET idle_replication_slot_timeout = '1s'", "SELECT pg_reload_conf()")
-    wait_until("it to be lost", lambda: execute(shop.source_dsn, "CHECKPOINT") or wal_status(shop) == "lost")
+    wait_until("it to be lost", lambda: status_after_checkpoint(shop) == "lost")
     execute(shop.source_dsn, "ALTER SYSTEM RESET idle_replication_slot_timeout", "SELECT pg_reload_conf()")
+
+
+def status_after_checkpoint(shop: Pipeline) -> object:
+    execute(shop.source_dsn, "CHECKPOINT")
+    return wal_status(shop)
 
 
 def wal_status(shop: Pipeline) -> object:
