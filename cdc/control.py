@@ -21,6 +21,10 @@ from transforms.schema import SchemaDocument
 log = logging.getLogger(__name__)
 
 
+STANDBY_SHOWN_SECONDS = 10
+"""How long a reader that waits for the slot is shown after it was last heard of."""
+
+
 class PipelineMadeMeanwhile(TransportError):
     """Two readers have started a new pipeline at once; the other was first."""
 
@@ -128,16 +132,22 @@ class Control:
             names = cast(list[bytes], self._client.hkeys(self._keys.meta))
             stale = [name for name in names if name.startswith(b"last:")]
             pipe = self._client.pipeline(transaction=True)
-            pipe.hdel(self._keys.meta, "diverged", *stale)
+            pipe.hdel(self._keys.meta, "diverged", "slot_missing", "begins", *stale)
             pipe.hset(self._keys.meta, mapping=cast(Any, fields))
             pipe.hincrby(self._keys.meta, "epoch", 1)
             pipe.delete(self._keys.runs)
             pipe.execute()
 
-    def note_divergence(self, what: str) -> None:
-        """Have the next start know that a stream holds something else than the source sends."""
+    def note_divergence(self, what: str, *, slot_missing: bool = False) -> None:
+        """Have the next start know that streams and source do not belong together, and that there was no slot."""
+        fields = {"diverged": what} | ({"slot_missing": "1"} if slot_missing else {})
         with translated_errors():
-            self._client.hset(self._keys.meta, "diverged", what)
+            self._client.hset(self._keys.meta, mapping=cast(Any, fields))
+
+    def forget_divergence(self) -> None:
+        """They do belong together."""
+        with translated_errors():
+            self._client.hdel(self._keys.meta, "diverged")
 
     def set_timeline(self, timeline: int) -> None:
         """The source goes on on another timeline, which holds all that was published."""
@@ -156,10 +166,12 @@ class Control:
         mapped: Mapping[str, int],
         runs: Sequence[Run],
         grounds: Mapping[str, Sequence[str]] | None = None,
+        begins: Mapping[str, int] | None = None,
     ) -> None:
         """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
 
         `grounds`: by what each event's table is published (label -> rows of the catalog), where that was looked at.
+        `begins`: from which commit LSN on each event is published as it is mapped now.
         """
         with translated_errors():
             pipe = self._client.pipeline(transaction=True)
@@ -168,6 +180,8 @@ class Control:
             pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
             if grounds is not None:
                 pipe.hset(self._keys.meta, "grounds", json.dumps(dict(grounds)))
+            if begins is not None:
+                pipe.hset(self._keys.meta, "begins", json.dumps(dict(begins)))
             if runs:
                 pipe.hset(self._keys.runs, mapping={run.id: run.to_json() for run in runs})
             pipe.execute()
@@ -278,10 +292,27 @@ class Control:
             text = cast(bytes | None, self._client.get(self._keys.reader_status))
         return json.loads(text) if text else None
 
+    def write_standby(self, name: str, status: Mapping[str, object]) -> None:
+        """Store the state of a reader that waits for the slot; it is forgotten when it is not written again soon."""
+        with translated_errors():
+            self._client.set(self._keys.standby_status(name), json.dumps(status), ex=STANDBY_SHOWN_SECONDS)
+
+    def forget_standby(self, name: str) -> None:
+        """It waits no longer."""
+        with translated_errors():
+            self._client.unlink(self._keys.standby_status(name))
+
+    def standby_statuses(self) -> list[dict[str, Any]]:
+        """The readers that wait for the slot, the one that waits longest first."""
+        return sorted(self._statuses(self._keys.standby_status("*")), key=lambda standby: standby["since"])
+
     def sink_statuses(self) -> list[dict[str, Any]]:
         """The states of all sinks."""
+        return self._statuses(self._keys.sink_status("*"))
+
+    def _statuses(self, pattern: str) -> list[dict[str, Any]]:
         with translated_errors():
-            names = list(self._client.scan_iter(self._keys.sink_status("*"), count=1000))
+            names = list(self._client.scan_iter(pattern, count=1000))
             values = cast(list[bytes | None], self._client.mget(names)) if names else []
         return [json.loads(value) for value in values if value]
 

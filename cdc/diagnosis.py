@@ -14,6 +14,8 @@ FRESH_SECONDS = 10.0
 """A status that is older belongs to a process that is gone, or hangs."""
 SOON_SECONDS = 6 * 3600.0
 """A slot that nobody reads is an error, and no warning any more, when it has less than this left."""
+FULL_SHARE = 0.75
+"""A slot that holds more than this of what it may is worth a warning, also while it is read."""
 BEHIND_SECONDS = 60.0
 """From this lag on a sink that works is worth a warning."""
 
@@ -65,9 +67,9 @@ def _source(status: Mapping[str, Any]) -> Iterator[Problem]:
         return
     if slot["wal_status"] == "lost":
         yield Problem(
-            "error", "slot", f"{slot['name']} is lost: Postgres removed WAL that it still needed",
-            remedy="Run `cdc snapshot --all`, then `cdc run`: a fresh snapshot reconciles the replicas."
-            " Raise max_slot_wal_keep_size before.",
+            "error", "slot", f"{slot['name']} is lost: {slot.get('lost_because') or 'it cannot be read any more'}",
+            remedy="Change the setting that is named, then run `cdc snapshot --all` and `cdc run`: a fresh snapshot"
+            " reconciles the replicas.",
         )  # fmt: skip
     elif slot["active_pid"] is None:
         left = slot["seconds_left"]
@@ -79,6 +81,27 @@ def _source(status: Mapping[str, Any]) -> Iterator[Problem]:
             f"{slot['name']} is read by nobody and keeps WAL on the source's disk{until}",
             remedy="Start the reader: `cdc run`. If it is not needed any more: `cdc drop`.",
         )
+    elif (share := _used_share(slot)) > FULL_SHARE:
+        held = f"{size(slot['retained_bytes'])} of the {size(slot['limit_bytes'])} that it may hold"
+        left = (
+            ""
+            if slot["seconds_left"] is None
+            else f"; if it stood still, it would be lost in {ago(slot['seconds_left'])}"
+        )
+        yield Problem(
+            "error" if slot["wal_status"] == "unreserved" else "warning",
+            "slot",
+            f"{slot['name']} keeps {held} ({share:.0%}){left}",
+            remedy="See what holds the reader up (below), and for long transactions at the source (pg_stat_activity);"
+            " raise max_slot_wal_keep_size meanwhile.",
+        )
+
+
+def _used_share(slot: Mapping[str, Any]) -> float:
+    """How much of what the slot may hold it does; 0 where nothing limits it."""
+    if slot["limit_bytes"] is None:
+        return 0.0
+    return float(slot["retained_bytes"] / slot["limit_bytes"]) if slot["limit_bytes"] > 0 else 1.0
 
 
 def _transport(status: Mapping[str, Any]) -> Iterator[Problem]:

@@ -30,8 +30,9 @@ from cdc.following import Follower
 from cdc.mapping import Shapes
 from cdc.once import Goal
 from cdc.progress import Progress
+from cdc.proof import Proof, SourceDiverged, Terms
 from cdc.provisioning import publish_tables, take_slot
-from cdc.publisher import Publisher, SourceDiverged
+from cdc.publisher import Publisher
 from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.retention.keeper import Retention
 from cdc.server.facts import describe_server
@@ -45,7 +46,8 @@ from cdc.source.slot import Slot, find_slot
 from cdc.source.tables import describe_tables
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
-from cdc.startup import Hole, SourceState, Start, StoredState, decide
+from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
+from cdc.terms import MappedTerms, begins_of
 from cdc.translation import Translator
 from cdc.transport import Attestor, TransportState, connect, server_facts
 from cdc.witness import Witness
@@ -128,16 +130,23 @@ class Opened:
             confirmed = self._begin(system, slot, start)
             stored = self.control.state([event.stream for event in config.events])
         before = json.loads(stored.meta.get("events", "{}"))
-        unproven = frozenset(label.encode() for label in self.shapes.mapped if label not in before)
+        begins = begins_of(
+            self.shapes.mapped,
+            {label for label, oid in self.shapes.mapped.items() if before.get(label) != oid}
+            | {document.label for document in change.documents},
+            json.loads(stored.meta.get("begins", "{}")),
+            stored.published,
+            stored.stream_ends,
+        )
         torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
         shortened = self.shapes.runs_of_shortened_streams(stored, [*change.runs, *torn, *self.control.runs()])
         for run in shortened:
             log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
         runs = [*change.runs, *torn, *shortened]
-        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds)
+        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds, begins)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
-        self._assemble(keys, stored, confirmed, unproven)
+        self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, begins))
         self.pulse.end("opening")
         log.info("streaming from %s", confirmed)
 
@@ -168,14 +177,17 @@ class Opened:
             diverged = meta.get("diverged") if start is Start.RESUME and asked else None
         except Hole as hole:
             if not asked:
+                self.control.note_divergence(str(hole), slot_missing=isinstance(hole, SlotMissing))
                 raise
             diverged = str(hole)
         if diverged is None:
+            if "diverged" in meta:  # it is as it should be; or else that shows again
+                self.control.forget_divergence()
             if start is Start.FRESH:
                 refuse_errors(order_findings(self.config, publication, slot))
             return start
         log.warning("%s: a snapshot of everything was asked for, so a new epoch begins", diverged)
-        return Start.NEW_EPOCH
+        return Start.NEW_EPOCH if "system_identifier" in meta else Start.FRESH
 
     def _source_state(
         self, system: SystemIdentity, slot: Slot | None, publication: Publication | None, meta: Mapping[str, str]
@@ -190,6 +202,8 @@ class Opened:
             slot.database if slot else "",
             slot.confirmed if slot else LSN(0),
             slot.wal_status if slot else "",
+            slot.lost_because if slot else None,
+            slot is not None and slot.two_phase,
             self._fork(system, meta.get("timeline")),
         )
 
@@ -219,11 +233,13 @@ class Opened:
             self.control.make_meta(*identity, name, publication.oid, position)
         return position
 
-    def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, unproven: frozenset[bytes]) -> None:
+    def _assemble(self, keys: Keys, stored: TransportState, confirmed: LSN, terms: Terms) -> None:
         config = self.config
         self.published, self.life = stored.published, stored.life
-        self.publisher = Publisher(self.client, keys, stored.epoch, stored.stream_ends, self.counters, stored.published)
-        self.publisher.unproven = unproven
+        proof = Proof(self.client, keys, stored.epoch, terms, confirmed, stored.stream_ends)
+        self.publisher = Publisher(
+            self.client, keys, stored.epoch, stored.stream_ends, self.counters, stored.published, proof
+        )
         self._stack.callback(self.publisher.close)
         self.progress = Progress(confirmed, self._assurance.delay_seconds)
         attestor = Attestor(self._stack.enter_context(connect(config.transport.address)), keys)
@@ -309,5 +325,6 @@ def stored_state(stored: TransportState) -> StoredState:
         int(meta.get("timeline", "0")),
         int(meta.get("publication_oid", "0")),
         stored.published,
+        "slot_missing" in meta,
         {stream: (end, stored.kept_last_id(stream)) for stream, end in stored.stream_ends.items()},
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -120,6 +122,8 @@ class Reader:
             opened.open()
             self._met = True
             self.counters.sessions += 1
+            if self._state == "standby":
+                opened.control.forget_standby(f"{socket.gethostname()}:{os.getpid()}")
             self._reason = self._remedy = None
             self._confirmed = str(opened.progress.confirmed), opened.life
             self._enter("streaming")
@@ -157,6 +161,7 @@ class Reader:
                 self._state, self._since = "standby", time.time()
             self._reason, self._remedy = str(error), error.remedy
             self.latest = self._figures()
+            self._show_standby()
         else:
             self._enter("reconnecting" if self._met else "starting", error)
 
@@ -175,6 +180,15 @@ class Reader:
                 self._store(Control(client, Keys(self._config.pipeline.name)), self.latest)
         except StatecastError as problem:
             log.debug("the status could not be stored: %s", problem)
+
+    def _show_standby(self) -> None:
+        host, pid = socket.gethostname(), os.getpid()
+        status = {"host": host, "pid": pid, "since": self._since, "alive_at": time.time(), "reason": self._reason}
+        try:
+            with connect(self._config.transport.address) as client:
+                Control(client, Keys(self._config.pipeline.name)).write_standby(f"{host}:{pid}", status)
+        except StatecastError as problem:
+            log.debug("that this reader stands by could not be stored: %s", problem)
 
     def _figures(self) -> Figures:
         confirmed, life = self._confirmed

@@ -74,7 +74,7 @@ def take_slot(source: Source, name: str, found: Slot | None, *, anew: bool) -> L
     A new epoch needs nothing that an old slot holds, which may be lost, or written before the publication was made.
     Waits for the application's open transactions, for as long as they last. Raises SourceError.
     """
-    if found is not None and not anew:
+    if found is not None and not anew and found.lost_because is None:
         log.warning("slot %s was there before: taking it up at %s", name, found.confirmed)
         return found.confirmed
     if found is not None:

@@ -8,9 +8,8 @@ keep its many answers to itself; how far each stream has come before and after t
 something was refused it is sent again to hear why.
 
 A batch's position is stored once its entries are known to be in, with the batch that follows, and only where they still
-are (`store.lua`). XADD refuses what is
-there already, for ids rise, so a batch whose answer was lost is simply sent again. A repeat needs proof: the entries
-that are there must be the ones we would have written, else the source is not the one that wrote them.
+are (`store.lua`). XADD refuses what is there already, for ids rise, so a batch whose answer was lost is simply sent
+again. A repeat needs proof (`proof`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from cdc.append_link import WENT_BACK, AppendLink, Seen
 from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from cdc.errors import TransportError, TransportUnreachable
+from cdc.proof import Proof
 from cdc.transport import EntryTooLarge, translated_errors
 from transforms.failpoints import Failpoint, reached
 from transforms.keys import Keys
@@ -43,15 +43,6 @@ class StreamHole(TransportError):
     remedy = (
         "Find out why Redis lost data: `cdc check` prints what its persistence can lose. "
         "Run `cdc snapshot --all` and start the reader again: a fresh snapshot reconciles the replicas."
-    )
-
-
-class SourceDiverged(TransportError):
-    """What the source sends again is not what is in the stream at that place."""
-
-    remedy = (
-        "If the source was restored from a backup or failed over, run `cdc snapshot --all` and start the reader again:"
-        " a fresh snapshot reconciles the replicas. Otherwise find out who else writes to the stream."
     )
 
 
@@ -91,10 +82,11 @@ class Publisher:
         last_ids: Mapping[str, Position],
         counters: Counters | None = None,
         published: LSN | None = None,
+        proof: Proof | None = None,
     ) -> None:
         """`last_ids`: for each stream (without pipeline and epoch) the last id it must hold.
 
-        `published`: the position that is stored; None: there is none.
+        `published`: the position that is stored; None: there is none. `proof` judges what is skipped.
         """
         self._client = client
         self._keys = keys
@@ -109,8 +101,7 @@ class Publisher:
         self._expected: dict[str, Position] = {}
         """Stream -> where it ends when all that was sent is in."""
         self.last_ids: dict[str, Position] = dict(last_ids)
-        self.unproven: frozenset[bytes] = frozenset()
-        """Events that were not published before: their entries may be missing among those that are skipped."""
+        self._proof = proof or Proof(client, keys, epoch)
         self.appended = 0
         self.skipped = 0
 
@@ -185,6 +176,7 @@ class Publisher:
             self._settle_entries(sent)
             reached(Failpoint.BATCH_APPENDED)
             self._counters.batch_answered(time.monotonic() - sent.at)
+        self._proof.passed(sent.batch.end)
         self._sent.popleft()
         before, self._appended = self._appended, sent.batch
         if before is not None:  # it was appended while this one was on its way: its position goes with this one's
@@ -243,27 +235,8 @@ class Publisher:
         self.skipped += skipped
         self._counters.repeats[stream] += skipped
         if then.added - seen.added != appended or then.last != max(seen.last, append.last_id(items)):
-            self._prove(stream, items)  # somebody else wrote meanwhile, or one was refused between others
+            # somebody else wrote meanwhile, or one was refused between others
+            self._proof.compare(stream, items, then.last)
         elif skipped:
-            self._prove(stream, items[:skipped])
-
-    def _prove(self, stream: str, items: Sequence[bytes]) -> None:
-        """Compare skipped entries with those in the stream: the same id must have the same tx and ts."""
-        expected = dict(append.identities(items))
-        if len(expected) < len(items):
-            raise SourceDiverged(f"two entries for {self._keys.stream(stream, self._epoch)} have one id")
-        ids = list(expected)
-        key = self._keys.stream(stream, self._epoch)
-        pipe = self._client.pipeline(transaction=True)  # else the stream could be trimmed between the two
-        pipe.xrange(key, count=1)
-        pipe.xrange(key, ids[0], ids[-1])
-        oldest, there = pipe.execute()
-        found = {entry_id: (fields.get(b"tx"), fields.get(b"ts")) for entry_id, fields in there}
-        last = self.last_ids[stream]
-        floor = Position.parse(oldest[0][0].decode()) if oldest else Position(last.commit_lsn, last.ordinal + 1)
-        for entry_id, (type_, tx, ts) in expected.items():
-            if entry_id in found:
-                if found[entry_id] != (tx, ts):
-                    raise SourceDiverged(f"entry {entry_id.decode()} of {key} belongs to another transaction")
-            elif Position.parse(entry_id.decode()) >= floor and type_ not in self.unproven:
-                raise SourceDiverged(f"entry {entry_id.decode()} is not in {key}, though later ones are")
+            self._proof.compare(stream, items[:skipped], then.last)
+        self._proof.sent_again(stream, items[:skipped], beyond=skipped < entries.count)

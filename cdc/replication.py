@@ -24,7 +24,11 @@ STATUS_INTERVAL_SECONDS = 5.0
 """How often the slot hears from us; a third of wal_sender_timeout is used where that is shorter."""
 
 SILENCE_LIMIT_SECONDS = 45.0
-"""A walsender that says nothing for so long, though asked, is gone; wal_sender_timeout's default is 60."""
+"""A walsender that says nothing for so long, though asked, is gone; wal_sender_timeout's default is 60. Where that is
+short it is twice as long as that, since the server then speaks at least once in it."""
+
+INATTENTION_SECONDS = 5.0
+"""Whoever has not looked for frames for so long cannot say that none came."""
 
 _EPOCH_2000 = 946_684_800
 _NOT_IN_PREREQUISITE_STATE = "55000"
@@ -69,8 +73,9 @@ class ReplicationConnection:
         self._warnings: list[str] = []
         self._conn.add_notice_handler(self._note)
         self.received = LSN(0)
-        self._last_status = self._last_frame = time.monotonic()
+        self._last_status = self._silent_since = self._looked_at = time.monotonic()
         self._status_interval = STATUS_INTERVAL_SECONDS
+        self._silence_limit = SILENCE_LIMIT_SECONDS
 
     def identify_system(self) -> SystemIdentity:
         """Ask which cluster and timeline this is."""
@@ -79,7 +84,9 @@ class ReplicationConnection:
             timeout = self._conn.execute("SHOW wal_sender_timeout").fetchone()
         assert row is not None
         assert timeout is not None
-        self._status_interval = min(STATUS_INTERVAL_SECONDS, _seconds(timeout[0]) / 3 or STATUS_INTERVAL_SECONDS)
+        if (seconds := _seconds(timeout[0])) > 0:
+            self._status_interval = min(STATUS_INTERVAL_SECONDS, seconds / 3)
+            self._silence_limit = min(SILENCE_LIMIT_SECONDS, 2 * seconds)
         return SystemIdentity(row[0], int(row[1]), LSN.parse(row[2]))
 
     def timeline_end(self, timeline: int, of: int) -> LSN | None:
@@ -111,7 +118,7 @@ class ReplicationConnection:
                 if sqlstate == "55006":
                     raise SlotHeld(text)
                 raise source_error(sqlstate, text)
-        self._last_frame = time.monotonic()
+        self._silent_since = self._looked_at = time.monotonic()
 
     def frames(self) -> Iterator[bytes]:
         """The frames that are here already, without waiting. Raises SourceUnreachable when the stream ends."""
@@ -122,11 +129,12 @@ class ReplicationConnection:
                 size, data = get_copy_data(1)
                 if size > 0:
                     if asked:
-                        asked, self._last_frame = False, time.monotonic()
+                        asked, self._silent_since = False, time.monotonic()
                     yield bytes(data)
                 elif size < 0:
                     raise self._ended()
                 elif asked:
+                    self._found_nothing(time.monotonic())
                     break
                 else:
                     self._pgconn.consume_input()
@@ -135,6 +143,12 @@ class ReplicationConnection:
                 raise source_error(error.sqlstate, str(error)) from error
         if self._warnings:
             raise PublicationYounger(f"the publication is younger than the slot: {'; '.join(self._warnings)}")
+
+    def _found_nothing(self, now: float) -> None:
+        """The server is silent only while somebody listens, which a reader does not that waits for Redis."""
+        if now - self._looked_at > INATTENTION_SECONDS:
+            self._silent_since = now
+        self._looked_at = now
 
     def _ended(self) -> SourceError:
         result = self._pgconn.get_result()
@@ -157,14 +171,14 @@ class ReplicationConnection:
     def send_status(self, confirmed: LSN) -> None:
         """Tell the server how far we are. Asks for an answer when it has been silent for some time."""
         now = time.monotonic()
-        silent = now - self._last_frame
-        if silent > SILENCE_LIMIT_SECONDS:
+        silent = self._looked_at - self._silent_since
+        if silent > self._silence_limit:
             raise SourceUnreachable(f"the server has been silent for {silent:.0f} s though asked")
         frame = walsender.encode_status_update(
             max(self.received, confirmed),
             confirmed,
             int((time.time() - _EPOCH_2000) * 1_000_000),
-            reply_requested=silent > SILENCE_LIMIT_SECONDS / 3,
+            reply_requested=silent > self._silence_limit / 3,
         )
         with translated_errors():
             self._pgconn.put_copy_data(frame)

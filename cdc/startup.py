@@ -1,6 +1,9 @@
 """What a start (and every reconnect) may do: the slot, Redis and the source compared. Pure decisions.
 
-The rule behind them: a hole is never skipped in silence, and nothing that would hide one is re-created.
+The rule behind them: a hole is never skipped in silence, and nothing that would hide one is re-created. A slot that was
+dropped and made again under its name does not pass for the old one: making it writes to the log, and it is confirmed
+behind that, so beyond all that was published before. Only where the log itself went back it may not be; a restored copy
+has the slot it had (then `proof` tells), or none, which is remembered.
 """
 
 from __future__ import annotations
@@ -31,10 +34,14 @@ class SlotMissing(Hole):
     """The slot is gone, and with it the changes since the last confirmed one."""
 
 
-class SlotLost(Hole):
-    """Postgres removed WAL that the slot still needed."""
+class SlotReplaced(Hole):
+    """The slot was missing, and somebody has made one of its name: it knows nothing of what came before it."""
 
-    remedy = f"{_HEAL} Then raise max_slot_wal_keep_size, or keep the reader running."
+
+class SlotLost(Hole):
+    """Postgres has invalidated the slot: it cannot be read any more."""
+
+    remedy = f"{_HEAL} Keep the reader running, or change the setting that is named, so that it does not happen again."
 
 
 class SlotForeign(SourceError):
@@ -92,6 +99,9 @@ class SourceState:
     slot_database: str
     slot_confirmed: LSN
     slot_wal_status: str
+    slot_lost_because: str | None = None
+    """Where the server tells why."""
+    slot_two_phase: bool = False
     fork: LSN | None = None
     """Where the stored timeline was left, when the source is on a later one; None: it is not among its ancestors."""
 
@@ -104,25 +114,22 @@ class StoredState:
     timeline: int
     publication_oid: int
     published: LSN
+    slot_was_missing: bool
+    """An earlier start has found no slot: one that is there now is another one."""
     stream_ends: dict[str, tuple[Position, Position]]
     """Stream -> (the last id it has, the last id it should at least have)."""
 
 
 def decide(source: SourceState, stored: StoredState) -> Start:
     """Judge a start. Raises one of this file's errors where a person must decide."""
-    if source.slot_plugin is not None:
-        if source.slot_plugin != "pgoutput" or source.slot_database != source.database:
-            raise SlotForeign(
-                f"the slot decodes {source.slot_database!r} with {source.slot_plugin!r},"
-                f" not {source.database!r} with 'pgoutput'"
-            )
-        if source.slot_wal_status == "lost":
-            raise SlotLost("the slot is lost: Postgres removed WAL that it still needed")
+    _check_slot_is_ours(source)
     if stored.system_identifier is None:
         with_entries = [stream for stream, (end, _) in stored.stream_ends.items() if end.ordinal]
         if with_entries:
             raise MetaMissing(f"Redis holds streams ({', '.join(with_entries)}) but not the position they stand at")
+        _check_slot_lives(source)
         return Start.FRESH
+    _check_slot_lives(source)
     _check_history(source, stored)
     for stream, (end, kept) in stored.stream_ends.items():
         if end < kept and source.slot_confirmed > end.commit_lsn:  # else the slot has all that came behind its end
@@ -133,6 +140,26 @@ def decide(source: SourceState, stored: StoredState) -> Start:
     return Start.RESUME
 
 
+def _check_slot_is_ours(source: SourceState) -> None:
+    if source.slot_plugin is None:
+        return
+    if not source.slot_plugin:
+        raise SlotForeign("the slot is a physical one, as a standby has")
+    if source.slot_plugin != "pgoutput" or source.slot_database != source.database:
+        raise SlotForeign(
+            f"the slot decodes {source.slot_database!r} with {source.slot_plugin!r},"
+            f" not {source.database!r} with 'pgoutput'"
+        )
+    if source.slot_two_phase:
+        raise SlotForeign("the slot was made with two_phase: it sends transactions that may yet be rolled back")
+
+
+def _check_slot_lives(source: SourceState) -> None:
+    if source.slot_wal_status == "lost":
+        because = source.slot_lost_because or "Postgres removed WAL that it still needed"
+        raise SlotLost(f"the slot is lost: {because}")
+
+
 def _check_history(source: SourceState, stored: StoredState) -> None:
     if source.system_identifier != stored.system_identifier:
         raise SystemChanged("the source is another cluster than the one the streams were made from")
@@ -140,6 +167,8 @@ def _check_history(source: SourceState, stored: StoredState) -> None:
         raise SystemChanged("the source is on another timeline, which began before what has been published")
     if source.slot_plugin is None:
         raise SlotMissing("the slot does not exist any more, and with it the changes since the last confirmed one")
+    if stored.slot_was_missing:
+        raise SlotReplaced("the slot did not exist when a reader started last: the one that does now is another one")
     if stored.published > source.insert_position:
         raise SystemChanged(
             f"the source's log ends at {source.insert_position}, before what has been published ({stored.published})"

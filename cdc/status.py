@@ -34,6 +34,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
     transport: dict[str, Any] = {
         "memory": None,
         "reader": None,
+        "standbys": [],
         "streams": [],
         "sinks": [],
         "snapshots": [],
@@ -114,6 +115,7 @@ def _source(config: ReaderConfig, growth: Growth | None) -> tuple[dict[str, Any]
             "seconds_left": seconds_left(slot.safe_bytes, log_end.bytes_per_second),
             "wal_bytes_per_second": log_end.bytes_per_second,
             "wal_status": slot.wal_status,
+            "lost_because": slot.lost_because,
             "active_pid": slot.active_pid,
         },
     }, log_end
@@ -147,6 +149,7 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
     return {
         "memory": {"used_bytes": memory.used, "limit_bytes": memory.limit or None, "is_short": memory.is_short},
         "reader": reader,
+        "standbys": control.standby_statuses(),
         "streams": reports,
         "sinks": sink_reports(control, state.published, reports, now),
         "snapshots": runs,

@@ -86,6 +86,9 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not status["transport"]["reachable"]:
         return
     yield from (("reader", line) for line in _reader(status["reader"], status["at"]))
+    for standby in status.get("standbys", ()):
+        since = ago(status["at"] - standby["since"])
+        yield "standby", f"PID {standby['pid']} on {standby['host']} waits for the slot, for {since}"
     for run in _worth_a_line(status["snapshots"]):
         done = "" if run["state"] == "refused" else f", {run['rows']:,} rows, {run['share']:.0%}"
         yield "snapshot", f"{_run_title(run)}: {run['state']}{done}"
@@ -141,7 +144,7 @@ def _source(source: Mapping[str, Any]) -> Iterator[str]:
     reader = f"read by PID {slot['active_pid']}" if slot["active_pid"] else "read by nobody"
     yield f"slot {slot['name']}, confirmed to {slot['confirmed']}, {reader}"
     if slot["wal_status"] == "lost":
-        yield "lost: it holds nothing any more"
+        yield f"lost: {slot.get('lost_because') or 'it holds nothing any more'}"
         return
     if slot["limit_bytes"] is None:
         yield f"holds {size(slot['retained_bytes'])} of WAL, and nothing limits it (max_slot_wal_keep_size)"

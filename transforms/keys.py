@@ -46,6 +46,10 @@ class Keys:
         """String: written before Redis is asked how safe everything before it is; when (seconds since 1970)."""
         return f"{self.pipeline}:status:asked"
 
+    def standby_status(self, name: str) -> str:
+        """String that expires: a reader that waits for the slot, as JSON."""
+        return f"{self.pipeline}:status:standby:{name}"
+
     def sink_status(self, sink: str) -> str:
         """String: a sink's state as JSON."""
         return f"{self.pipeline}:status:sink:{sink}"

@@ -133,7 +133,7 @@ def slot_finding(config: ReaderConfig, slot: Slot | None) -> Finding:
         return Finding("warning", thing, "does not exist yet; `cdc run` makes it")
     if slot.wal_status == "lost":
         return Finding(
-            "error", thing, "is lost: Postgres removed WAL that it still needed",
+            "error", thing, f"is lost: {slot.lost_because or 'it cannot be read any more'}",
             "cdc snapshot --all # then cdc run: a fresh snapshot reconciles the replicas",
         )  # fmt: skip
     reader = f"read by PID {slot.active_pid}" if slot.active_pid else "read by nobody"

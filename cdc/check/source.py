@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc.catalog import EventMapping
+from cdc.check.failover import failover_findings
 from cdc.check.publication import publication_findings, slot_finding
 from cdc.check.tables import event_findings, grant_findings
 from cdc.config import ReaderConfig
@@ -30,6 +31,7 @@ def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
     yield from grant_findings(source, mappings, facts.role)
     yield from publication_findings(source, config, mappings, publication, slot, facts)
     yield slot_finding(config, slot)
+    yield from failover_findings(source, config, slot, facts)
 
 
 def _reached(facts: ServerFacts) -> Finding:

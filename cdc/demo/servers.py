@@ -95,6 +95,28 @@ class PostgresServer(ServerProcess):
             raise
         return server
 
+    @classmethod
+    def backup_of(cls, primary: PostgresServer, *, settings: Mapping[str, str], standby: bool) -> PostgresServer:
+        """Take a base backup of a running cluster and start it, as its standby or on its own; `settings` come last.
+
+        Raises EmbeddedServerFailed.
+        """
+        server = cls(_new_directory("postgres"), primary._programs)
+        try:
+            log_file = server.directory / "basebackup.log"
+            command = [str(primary._programs / "pg_basebackup"), "-D", str(server.data_directory)]
+            command += ["-d", primary.dsn(), "-X", "stream", "-c", "fast", "--no-sync", *(["-R"] if standby else [])]
+            if launch(command, server.directory, log_file, user=account()).wait(_INITIALISE_SECONDS) != 0:
+                raise EmbeddedServerFailed(f"pg_basebackup failed:\n{tail(log_file.read_text(errors='replace'))}")
+            own = {"unix_socket_directories": str(server.socket_directory), **settings}
+            with (server.data_directory / "postgresql.auto.conf").open("a") as file:
+                file.writelines(f"{name} = {_quoted(value)}\n" for name, value in own.items())
+            server._start(move_port=True)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
     def dsn(self, database: str = "postgres", *, user: str = "postgres", unix: bool = False) -> str:
         """A libpq keyword string, without password."""
         host = str(self.socket_directory) if unix else "127.0.0.1"

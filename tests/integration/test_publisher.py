@@ -14,7 +14,8 @@ from cdc import append
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
 from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
-from cdc.publisher import Publisher, SourceDiverged, StreamHole
+from cdc.proof import SourceDiverged
+from cdc.publisher import Publisher, StreamHole
 from cdc.transport import EntryTooLarge, connect
 from tests.processes import wait_until
 from transforms.address import Address

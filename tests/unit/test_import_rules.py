@@ -19,6 +19,7 @@ _REDIS = [
     "cdc/transport.py",
     "cdc/append_link.py",
     "cdc/publisher.py",
+    "cdc/proof.py",
     "cdc/control.py",
     "cdc/check/redis_rights.py",
     "cdc/retention/streams.py",

@@ -13,6 +13,7 @@ from cdc.startup import (
     SlotForeign,
     SlotLost,
     SlotMissing,
+    SlotReplaced,
     SourceState,
     Start,
     StoredState,
@@ -40,9 +41,10 @@ STORED = StoredState(
     timeline=1,
     publication_oid=16400,
     published=LSN(500),
+    slot_was_missing=False,
     stream_ends={"customer": (LAST, LAST), "order": (START, START)},
 )
-EMPTY = StoredState(None, 0, 0, LSN(0), {"customer": (START, START)})
+EMPTY = StoredState(None, 0, 0, LSN(0), False, {"customer": (START, START)})
 NO_SLOT = replace(SOURCE, slot_plugin=None, slot_database="", slot_confirmed=LSN(0), slot_wal_status="")
 
 
@@ -84,7 +86,16 @@ def test_where_slot_and_redis_agree_streaming_goes_on(source: SourceState, store
         (replace(SOURCE, slot_database="other"), STORED, SlotForeign, "'other'"),
         (replace(SOURCE, slot_wal_status="lost"), STORED, SlotLost, "removed WAL"),
         (replace(SOURCE, slot_wal_status="lost"), EMPTY, SlotLost, "removed WAL"),
+        (replace(SOURCE, slot_plugin="", slot_database=""), STORED, SlotForeign, "a physical one"),
+        (replace(SOURCE, slot_two_phase=True), STORED, SlotForeign, "two_phase"),
+        (
+            replace(SOURCE, slot_wal_status="lost", slot_lost_because="nobody read it"),
+            STORED,
+            SlotLost,
+            "the slot is lost: nobody read it",
+        ),
         (NO_SLOT, STORED, SlotMissing, "does not exist any more"),
+        (SOURCE, replace(STORED, slot_was_missing=True), SlotReplaced, "is another one"),
         (replace(SOURCE, slot_confirmed=LSN(501)), STORED, SlotAhead, "0/1F5, Redis holds up to 0/1F4"),
         (replace(SOURCE, system_identifier="7302"), STORED, SystemChanged, "another cluster"),
         (replace(NO_SLOT, system_identifier="7302"), STORED, SystemChanged, "another cluster"),
