@@ -121,12 +121,21 @@ class Pipeline:
         for number, words in enumerate(entries, 1):
             last = [b"end", b"1"] if end and number == len(entries) else []
             entry_id = f"{self.lsn}-{number * 1_000_000}"
+            self._note_run(words)
             pipe.execute_command("XADD", self.keys.stream(stream, 1), entry_id, *words, *last)
         if end:
             stands = {"published": str(LSN(self.lsn + 8)), f"last:{stream}": entry_id}
             pipe.hset(self.keys.meta, mapping=cast(Any, stands))
         pipe.execute()
         return entry_id
+
+    def _note_run(self, words: Words) -> None:
+        """A run that a mark is of is stored before the mark is published."""
+        fields = dict(zip(words[::2], words[1::2], strict=True))
+        if fields[b"op"] == b"mark":
+            data, to = json.loads(fields[b"data"]), fields.get(b"to")
+            run = {"id": data["run"], "event": data["event"], "state": "running", "to": to and to.decode()}
+            self.redis.hset(self.keys.runs, data["run"], json.dumps(run))
 
     @property
     def published(self) -> str:
