@@ -93,9 +93,13 @@ class Pipeline:
 
     def __enter__(self) -> Self:
         self.redis = self._stack.enter_context(redis.Redis.from_url(self.redis_url))
-        self.target = self._stack.enter_context(psycopg.connect(self.target_dsn, autocommit=True))
+        self.connect_again()
         self.begin("one", CUSTOMER)
         return self
+
+    def connect_again(self) -> None:
+        """To the target, whose server may have ended the connection before."""
+        self.target = self._stack.enter_context(psycopg.connect(self.target_dsn, autocommit=True))
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -134,8 +138,11 @@ class Pipeline:
         fields = dict(zip(words[::2], words[1::2], strict=True))
         if fields[b"op"] == b"mark":
             data, to = json.loads(fields[b"data"]), fields.get(b"to")
-            run = {"id": data["run"], "event": data["event"], "state": "running", "to": to and to.decode()}
-            self.redis.hset(self.keys.runs, data["run"], json.dumps(run))
+            self.store_run(data["run"], data["event"], to=to and to.decode(), state="running")
+
+    def store_run(self, run: str, event: str, **more: object) -> None:
+        """What the reader keeps of a snapshot run."""
+        self.redis.hset(self.keys.runs, run, json.dumps({"id": run, "event": event, **more}))
 
     @property
     def published(self) -> str:
