@@ -113,6 +113,10 @@ class RefusedAtCommit(DataRefused):
         " statement (NOT DEFERRABLE); then start the worker again: nothing was skipped."
     )
 
+    def __init__(self, refusal: Refusal) -> None:
+        SinkError.__init__(self, f"the target refused a batch at COMMIT: {refusal}")
+        self.refusal = refusal
+
 
 class TooManyParked(SinkError):
     """Row after row is refused: that is a table that does not fit, not single bad rows. The batch is rolled back."""
