@@ -57,7 +57,7 @@ class Translator:
     ) -> None:
         self.builder = builder
         self.deliveries = deliveries
-        self.marks: dict[str, Callable[[], None]] = {}
+        self.marks: dict[str, Callable[[], object]] = {}
         self.rereads = RereadQueue()
         self.in_transaction = False
         self.commit_lsn = 0
@@ -330,10 +330,11 @@ class Translator:
             self._slots_of, self._slots = self._n, {}
         return self._n * SLOTS_PER_MESSAGE + self._slots.setdefault(stream, 0)
 
-    def _add(self, stream: str, words: Sequence[bytes]) -> None:
-        item = append.whole_item(self._stream_key(stream), self._next_id(stream), words)
-        if self.builder.add(stream, item):
+    def _add(self, stream: str, words: Sequence[bytes]) -> str:
+        entry_id = self._next_id(stream)
+        if self.builder.add(stream, append.whole_item(self._stream_key(stream), entry_id, words)):
             self._on_full()
+        return entry_id.decode()
 
     # --- marks -------------------------------------------------------------------------------------------------------
 
@@ -350,9 +351,9 @@ class Translator:
         if isinstance(token, str) and (act := self.marks.pop(token, None)):
             act()
 
-    def publish_mark(self, stream: str, name: str, data: dict[str, object], to: str | None) -> None:
-        """Publish a mark at the logical message in hand."""
-        self._add(stream, wire.mark_words(name, data, self.commit_time, to))
+    def publish_mark(self, stream: str, name: str, data: dict[str, object], to: str | None) -> str:
+        """Publish a mark at the logical message in hand; returns its entry's id."""
+        return self._add(stream, wire.mark_words(name, data, self.commit_time, to))
 
     def publish_rows(self, route: Route, rows: list[tuple[bytes, bytes] | Row], origin: bytes, to: str | None) -> None:
         """Publish rows that were found by a query, at the logical message in hand."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sinks.errors import AccessDenied, CheckpointMoved, DataRefused
+from sinks.errors import AccessDenied, CheckpointMoved, DataRefused, RefusedAtCommit
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from transforms.position import LSN, Position
@@ -159,7 +159,10 @@ class Checkpoints:
         )
 
     def advance(self, known: Checkpoint, position: Position, applied_lsn: LSN | None) -> Checkpoint:
-        """Move the row on, renew the lease, and commit. Raises CheckpointMoved: then nothing was committed."""
+        """Move the row on, renew the lease, and commit.
+
+        Raises CheckpointMoved, and RefusedAtCommit of a deferred constraint or trigger: then nothing was committed.
+        """
         try:
             self._database.commit_with(
                 b"WITH moved AS (UPDATE cdc.checkpoint SET commit_lsn = %s::pg_lsn, ordinal = %s,"
@@ -177,8 +180,8 @@ class Checkpoints:
                 ],
             )
         except DataRefused as error:
-            if error.refusal.sqlstate != _DIVISION_BY_ZERO:
-                raise
+            if error.refusal.sqlstate != _DIVISION_BY_ZERO or error.refusal.in_function:
+                raise RefusedAtCommit(error.refusal) from None
             raise CheckpointMoved(f"the checkpoint of {known.stream} is not where this worker left it") from error
         return Checkpoint(known.stream, known.incarnation, position, applied_lsn)
 

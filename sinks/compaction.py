@@ -138,7 +138,7 @@ def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> lis
             break
         entry_id, words = entries[at]
         at += 1
-        event = wire.read(entry_id.decode(), dict(zip(words[::2], words[1::2], strict=True)))
+        event = wire.read_words(entry_id, words)
         if event.to not in (None, sink):
             continue
         own = event.to is not None and not isinstance(event, Mark)

@@ -19,6 +19,9 @@ from transforms.config import ConfigurationError, Document, PipelineConfig, Sect
 from transforms.names import EVENT_LABEL, RESERVED_NAMES, SINK_NAME, TableName, event_label
 from transforms.secret import Secret
 
+MAX_PARKED_IN_A_ROW = 100
+"""Single bad rows are fewer; of a table that does not fit, a person hears before a large part of it is parked."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinkConfig:
@@ -30,6 +33,8 @@ class SinkConfig:
     address: Address
     tables: Mapping[str, TableName]
     adopt: bool = False
+    max_parked_in_a_row: int = MAX_PARKED_IN_A_ROW
+    """How many events in a row may be refused and parked before the worker stops."""
 
 
 class _SinkSection(Section):
@@ -37,6 +42,9 @@ class _SinkSection(Section):
     type: Literal["postgres"] = Field(description='"postgres"')
     dsn: Secret = Field(description="a libpq URI or keyword string")
     adopt: bool = Field(default=False, description="true or false")
+    max_parked_in_a_row: int = Field(
+        default=MAX_PARKED_IN_A_ROW, ge=0, description="a whole number of events, from 0 on"
+    )
     allow_plaintext: bool = Field(default=False, description="true or false")
     tables: Any = None  # read line by line below
 
@@ -56,7 +64,9 @@ def load_sink_config(path: Path, environ: Mapping[str, str], name: str) -> SinkC
     if pipeline is None or transport is None or sink is None or document.problems:
         raise ConfigurationError(document.problems)
     address = Address(key_path("sinks", name), sink.dsn, sink.allow_plaintext)
-    return SinkConfig(pipeline, transport, name, address, MappingProxyType(tables), sink.adopt)
+    return SinkConfig(
+        pipeline, transport, name, address, MappingProxyType(tables), sink.adopt, sink.max_parked_in_a_row
+    )
 
 
 def _tables(document: Document, path: tuple[str, ...]) -> dict[str, TableName]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import redis
 
 from sinks.errors import TransportRefused
+from sinks.known_runs import KnownRun
 from sinks.transport import translated_errors
 from sinks.unknown_events import Wait, missing_events
 from transforms.keys import Keys
@@ -63,6 +64,12 @@ class Control:
         with translated_errors(self._keys.requests):
             entry_id = cast(bytes, self._client.xadd(self._keys.requests, cast(Any, fields))).decode()
         return [f"{entry_id}:{label}" for label in labels]
+
+    def runs(self, ids: Sequence[str]) -> dict[str, KnownRun]:
+        """What the reader has stored of snapshot runs that it knows. Raises MalformedEntry too."""
+        with translated_errors(self._keys.runs):
+            stored = cast(list[bytes | None], self._client.hmget(self._keys.runs, list(ids)))
+        return {id_: KnownRun.parse(text) for id_, text in zip(ids, stored, strict=True) if text}
 
     def is_on_its_way(self, run: str) -> bool:
         """Whether the reader knows of a run that it was asked for, or will."""

@@ -43,7 +43,10 @@ class DeadCommands:
         for event in self.all():
             if event.id == id_:
                 return event
-        raise EventUnknown(f"there is no parked event {id_}")
+        raise self._unknown(f"there is no parked event {id_}")
+
+    def _unknown(self, message: str) -> EventUnknown:
+        return EventUnknown(message, remedy=f"List the parked events with `cdc-sink dead {self._config.name} list`.")
 
     def drop(self, ids: Sequence[int]) -> int:
         """Forget events; returns how many there were. Their rows stay behind until the next event of their keys."""
@@ -58,7 +61,7 @@ class DeadCommands:
         """
         with self._database.transaction():
             if not self._schema_exists():
-                raise EventUnknown(f"not parked (any more): {', '.join(map(str, sorted(set(ids))))}")
+                raise self._unknown(f"not parked (any more): {', '.join(map(str, sorted(set(ids))))}")
         client = connect(self._config.transport.address)
         control = Control(client, Keys(self._config.pipeline.name), self._config.name)
         try:
@@ -71,7 +74,7 @@ class DeadCommands:
                 self._events.lock_stream(stream)
             events = self._events.of(ids)  # again: the worker may have healed some until it was locked out
             if gone := set(ids) - {event.id for event in events}:
-                raise EventUnknown(f"not parked (any more): {', '.join(map(str, sorted(gone)))}")
+                raise self._unknown(f"not parked (any more): {', '.join(map(str, sorted(gone)))}")
             for event in events:
                 if is_of_shadow(event.type):
                     raise EventUnknown(
@@ -79,7 +82,7 @@ class DeadCommands:
                         remedy=f"Retry it when the rebuild is over: `cdc-sink tables {self._config.name}` tells.",
                     )
                 if event.type not in documents:
-                    raise EventUnknown(f"event {event.id} is of {event.type}, which this sink does not map")
+                    raise self._unknown(f"event {event.id} is of {event.type}, which this sink does not map")
                 if earlier := self._events.earlier(event):
                     first = ", ".join(map(str, earlier))
                     raise EventUnknown(

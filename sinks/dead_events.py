@@ -15,8 +15,6 @@ from sinks.errors import Refusal, TooManyParked
 from sinks.postgres import Database
 from transforms.position import Position
 
-MAX_PARKED_IN_A_ROW = 100
-
 ROW_MISSING = Refusal("", "RowMissing")
 """A partial event whose row is not in the replica."""
 BLOCKED = Refusal("", "EarlierEventParked")
@@ -49,9 +47,11 @@ class DeadEvent:
 class ParkingLot:
     """Parks events of one stream in the caller's transaction."""
 
-    def __init__(self, database: Database, pipeline: str, sink: str) -> None:
+    def __init__(self, database: Database, pipeline: str, sink: str, max_in_a_row: int) -> None:
+        """`max_in_a_row`: from how many refused events in a row on the table, and not the events, is at fault."""
         self._database = database
         self._sink = (pipeline, sink)
+        self._max_in_a_row = max_in_a_row
         self._stream = ""
         self._occupied = False
         self._in_a_row_before = 0
@@ -80,9 +80,9 @@ class ParkingLot:
         """Keep an event that cannot be applied. Raises TooManyParked."""
         self.in_a_row += 1
         self.parked += 1
-        if self.in_a_row > MAX_PARKED_IN_A_ROW:
+        if self.in_a_row > self._max_in_a_row:
             raise TooManyParked(
-                f"more than {MAX_PARKED_IN_A_ROW} events of {label} in a row are refused, the last: {refusal}"
+                f"more than {self._max_in_a_row} events of {label} in a row are refused, the last: {refusal}"
             )
         self._occupied = True
         position = Position.parse(change.entry_id.decode())

@@ -84,9 +84,12 @@ class Refusal:
     table: str | None = None
     column: str | None = None
     constraint: str | None = None
+    in_function: bool = False
+    """Whether it was raised inside of a function of the replica's database, such as a trigger's."""
 
     def __str__(self) -> str:
         where = [f"{kind} {name}" for kind in ("table", "column", "constraint") if (name := getattr(self, kind))]
+        where += ["a trigger or function of the replica"] if self.in_function else []
         return f"{self.error} (SQLSTATE {self.sqlstate})" + (f" at {', '.join(where)}" if where else "")
 
 
@@ -102,10 +105,26 @@ class DataRefused(SinkError):
         self.refusal = refusal
 
 
+class RefusedAtCommit(DataRefused):
+    """A deferred constraint or trigger refused what a batch holds, and does not say which row it was."""
+
+    remedy = (
+        "Find the constraint or trigger of the replica table that is DEFERRABLE, and drop it or have it check each"
+        " statement (NOT DEFERRABLE); then start the worker again: nothing was skipped."
+    )
+
+    def __init__(self, refusal: Refusal) -> None:
+        SinkError.__init__(self, f"the target refused a batch at COMMIT: {refusal}")
+        self.refusal = refusal
+
+
 class TooManyParked(SinkError):
     """Row after row is refused: that is a table that does not fit, not single bad rows. The batch is rolled back."""
 
-    remedy = "Alter the replica table so that it takes these rows, then start the worker again: nothing was skipped."
+    remedy = (
+        "Alter the replica table so that it takes these rows, then start the worker again: nothing was skipped. If they"
+        " are to be parked all the same, raise max_parked_in_a_row in [sinks.NAME]."
+    )
 
 
 class TableMisfit(SinkError):
@@ -249,7 +268,10 @@ class SchemaBehind(SinkError):
     """An entry names a revision that its event's schema document does not have (yet)."""
 
     retryable = True
-    remedy = "Start the reader (`cdc run`), which stores the schema document; the worker goes on by itself."
+    remedy = (
+        "Start the reader (`cdc run`), which stores the schema document; the worker goes on by itself. If the reader"
+        " runs, somebody else wrote that entry: remove it from the stream (`XDEL`)."
+    )
 
 
 class EventUnknown(SinkError):
@@ -284,8 +306,11 @@ _DATA_CODES = frozenset(
         "21000",  # two keys of one batch that differ as text and not as values: one by one they are accepted
         "42804",  # a value of another type than the column
         "54000",  # a key too long for its index
+        "54001",  # JSON nested deeper than the server's stack
     }
 )
+_RAISED_CLASS = "P0"
+"""What a function of the replica raises. While rows are written that is a trigger's word on one of them."""
 _ACCESS_CODES = frozenset({"42501", "3D000"})
 _LOGIN_REFUSALS = (
     (
@@ -316,7 +341,7 @@ def sort_sqlstate(sqlstate: str | None) -> Fault:
 def target_error(sqlstate: str | None, message: str, refusal: Refusal | None = None) -> SinkError:
     """The error for what the server or libpq said. A message that may hold a row's values is left out."""
     fault = sort_sqlstate(sqlstate)
-    if fault is Fault.DATA:
+    if fault is Fault.DATA or (sqlstate or "").startswith(_RAISED_CLASS):
         return DataRefused(refusal or Refusal(sqlstate or "", "DataError"))
     text = " ".join(message.split())
     if sqlstate is None or sqlstate.startswith("08"):

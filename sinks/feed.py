@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sinks.batch import Entry, ripe_count
 from sinks.compaction import Step, compact
 from sinks.pace import MOST_ENTRIES
+from sinks.plausible import refuse_impossible
 from sinks.stream import Meta, StreamReader
 from transforms.errors import MalformedEntry
 from transforms.failpoints import Failpoint, reached
@@ -96,6 +97,7 @@ class Feed:
         read_at = time.monotonic()
         read = self._reader.read(place.stream, place.meta, place.behind, place.limit)
         entries, force = read.entries, False
+        refuse_impossible(entries, read.published)
         if (goal := place.goal) is not None:
             if entries and position_of(entries[-1]) > goal:
                 entries = [entry for entry in entries if position_of(entry) <= goal]
@@ -139,4 +141,6 @@ def _refuse_foreign(entries: Sequence[Entry]) -> None:
 
 def _committed_at(entry: Entry) -> float | None:
     words = entry[1]
-    return int(words[words.index(b"ts") + 1]) / 1e6 if b"ts" in words else None
+    fields = words[::2]
+    ts = words[fields.index(b"ts") * 2 + 1] if b"ts" in fields else b""
+    return int(ts) / 1e6 if ts.isdigit() and len(ts) < 20 else None

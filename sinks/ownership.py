@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
-from sinks.postgres import Database, compose, literal, readable, runnable
+from sinks.postgres import Database, compose, identifier, literal, readable, runnable
 from sinks.replica import Examination, Misfit, Replica, load
+from transforms.names import TableName
 
 
 def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) -> str | None:
@@ -88,6 +89,34 @@ def forget_rows(database: Database, table: str, *, even_if_new: bool = True) -> 
         b"UPDATE cdc.replica SET filled = false, wants_snapshot = true, run = NULL"
         b" WHERE table_name = %s AND (filled OR %s)",
         [table, even_if_new],
+    )
+
+
+def want_snapshot(database: Database, table: str) -> None:
+    """Its sink is to ask the reader for a snapshot."""
+    database.execute(b"UPDATE cdc.replica SET wants_snapshot = true WHERE table_name = %s", [table])
+
+
+def forget_older_runs(database: Database, pipeline: str, sink: str) -> None:
+    """Give up this sink's runs that a worker of a version before began: it kept the keys seen, which do not end them.
+
+    Those of other sinks, whose workers may still be of that version, are left to them.
+    """
+    if not database.rows(
+        b"SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'seen_table'"
+        b" AND NOT attisdropped"
+    ):
+        return
+    kept = database.rows(
+        b"SELECT seen_table FROM cdc.replica WHERE pipeline = %s AND sink = %s AND seen_table IS NOT NULL",
+        [pipeline, sink],
+    )
+    for (name,) in kept:
+        database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", name))))
+    database.execute(
+        b"UPDATE cdc.replica SET run = NULL, seen_table = NULL, wants_snapshot = true"
+        b" WHERE pipeline = %s AND sink = %s AND seen_table IS NOT NULL",
+        [pipeline, sink],
     )
 
 

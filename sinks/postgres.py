@@ -19,13 +19,12 @@ from psycopg import adapt, pq, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from sinks.errors import (
-    Fault,
+    DataRefused,
     Refusal,
     SinkError,
     TargetReadOnly,
     TargetRefused,
     TargetUnreachable,
-    sort_sqlstate,
     target_error,
 )
 from transforms.address import Address, postgres_mistake
@@ -345,15 +344,17 @@ def translated_errors() -> Iterator[None]:
     except psycopg.Error as error:
         translated = _translated(error)
         # A data error's text quotes the row, and whoever prints the chain would print that.
-        raise translated from (None if sort_sqlstate(error.sqlstate) is Fault.DATA else error)
+        raise translated from (None if isinstance(translated, DataRefused) else error)
 
 
 def _translated(error: psycopg.Error) -> SinkError:
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):  # psycopg's own: a NUL in a text
+        return DataRefused(Refusal("22021", type(error).__name__))
     if error.sqlstate is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return TargetRefused(f"psycopg refused a statement: {type(error).__name__}")
     diagnostic, name = error.diag, type(error).__name__
     message = diagnostic.message_primary or str(error)
-    if error.sqlstate is not None and error.sqlstate.startswith("P0"):
-        message = f"{name} raised by a trigger or function of the replica"  # its text may quote the row
     where = (diagnostic.table_name, diagnostic.column_name, diagnostic.constraint_name)
-    return target_error(error.sqlstate, message, Refusal(error.sqlstate or "", name, *where))
+    context = diagnostic.context or ""  # in the server's language: PL/pgSQL-Funktion
+    refusal = Refusal(error.sqlstate or "", name, *where, in_function="PL/" in context or "function" in context)
+    return target_error(error.sqlstate, message, refusal)

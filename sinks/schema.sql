@@ -1,4 +1,5 @@
 -- What the sinks of all pipelines keep in a replica's database. Made once; every statement may run again.
+-- Workers of several versions may be at work here at once: columns are added, and never dropped, renamed or retyped.
 CREATE SCHEMA IF NOT EXISTS cdc;
 
 -- What has been applied: changed in the same transaction as the rows it covers.
@@ -49,18 +50,12 @@ CREATE TABLE IF NOT EXISTS cdc.rebuild (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS rebuild_in_hand ON cdc.rebuild (table_name) WHERE ended_at IS NULL;
 
--- Versions before kept the keys that a run had seen. Their runs cannot be ended, so others are asked for.
+-- Versions before kept the keys that a run had seen, in `seen_table`, and their workers may still do so.
 DO $$
-DECLARE
-    kept text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'seen_table') THEN
-        FOR kept IN SELECT seen_table FROM cdc.replica WHERE seen_table IS NOT NULL LOOP
-            EXECUTE format('DROP TABLE IF EXISTS cdc.%I', kept);
-        END LOOP;
-        UPDATE cdc.replica SET run = NULL, wants_snapshot = true WHERE run IS NOT NULL;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'unseen_table') THEN
+        ALTER TABLE cdc.replica ADD COLUMN unseen_table text;
         UPDATE cdc.rebuild SET run = NULL WHERE ended_at IS NULL;
-        ALTER TABLE cdc.replica DROP COLUMN seen_table, ADD COLUMN unseen_table text;
     END IF;
 END
 $$;

@@ -13,7 +13,7 @@ from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole
-from sinks.ownership import claim, forget_rows, snapshot_requested
+from sinks.ownership import claim, forget_older_runs, forget_rows, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.rebuild.filling import Rebuild
@@ -116,6 +116,7 @@ class Opener:
             checkpoints = self._checkpoints.take_lease()
             if checkpoints is None:
                 return None
+            forget_older_runs(self._database, pipeline, sink)
             session = Session(prospect.meta, prospect.streams, {}, {})
             records, failed = self._rebuilding.in_hand(), False
             for stream, labels in prospect.streams.items():
@@ -207,6 +208,10 @@ class Opener:
     def request_snapshots(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
         self._rebuilding.request_snapshots(session.rebuilds, control)
+        self.request_wanted(session, control)
+
+    def request_wanted(self, session: Session, control: Control) -> None:
+        """Ask the reader to fill the tables that want it."""
         wanting = [replica for replica in session.replicas.values() if replica.wants_snapshot]
         if not wanting:
             return

@@ -8,9 +8,13 @@ from functools import lru_cache
 from typing import LiteralString
 
 from sinks.compaction import Change
+from sinks.errors import DataRefused, Refusal
 from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
 from sinks.replica import Replica
 from transforms.names import TableName
+
+NOT_A_ROW = Refusal("22032", "InvalidJsonText")
+"""What is no JSON object with a key, taken by itself."""
 
 _ARRAYS: Mapping[str, LiteralString] = {"smallint": "int2[]", "integer": "int4[]", "bigint": "int8[]"}
 
@@ -22,7 +26,9 @@ def delete(database: Database, replica: Replica, changes: Sequence[Change]) -> N
         table=identifier(replica.table),
         same=same_key(replica),
     )
-    database.execute(statement, [array_of([change.key for change in changes])])
+    keys = array_of([change.key for change in changes])
+    if database.execute(statement, [keys]) != len(changes):
+        _require_a_row_each(database, replica, keys, len(changes))
 
 
 def upsert(database: Database, replica: Replica, changes: Sequence[Change]) -> None:
@@ -30,7 +36,9 @@ def upsert(database: Database, replica: Replica, changes: Sequence[Change]) -> N
     first = changes[0]
     fields = replica.fields(first.rev)
     statement = _upsert_statement(replica.table, replica.document.key, fields, tuple(_texts(replica, first).items()))
-    database.execute(statement, [array_of([change.state or b"" for change in changes])])
+    states = array_of([change.state or b"" for change in changes])
+    if database.execute(statement, [states]) != len(changes):
+        _require_a_row_each(database, replica, states, len(changes))
 
 
 @lru_cache(maxsize=256)
@@ -65,7 +73,22 @@ def update(database: Database, replica: Replica, changes: Sequence[Change]) -> l
     )
     if database.execute(statement, [states]) == len(changes):
         return []
+    _require_a_row_each(database, replica, states, len(changes))
     return missing_rows(database, replica, changes)
+
+
+def _require_a_row_each(database: Database, replica: Replica, rows: JsonText, count: int) -> None:
+    """See that a list of `count` JSON texts is as many rows with a key. Raises DataRefused.
+
+    Texts that are no JSON by themselves may be some together: one that is two rows, two with a third between them.
+    """
+    statement = compose(
+        "SELECT count(*), count(*) FILTER (WHERE {keys}) FROM json_populate_recordset(NULL::{table}, %s::json) AS k",
+        keys=listed([part("k.{} IS NOT NULL", identifier(name)) for name in replica.document.key], " AND "),
+        table=identifier(replica.table),
+    )
+    if database.row(statement, [rows]) != (count, count):
+        raise DataRefused(NOT_A_ROW)
 
 
 def on_conflict(key: Sequence[str], fields: Sequence[str]) -> Part:
@@ -86,7 +109,10 @@ def of_keys(
     parts["table"] = table
     if replica.types[first] in _ARRAYS and not others:  # which is read, and looked for, much faster than JSON
         start = len(json.dumps(first, ensure_ascii=False).encode()) + 2  # {"id":42}
-        numbers = "{" + b",".join([change.key[start:-1] for change in changes]).decode() + "}"
+        try:
+            numbers = "{" + b",".join([change.key[start:-1] for change in changes]).decode() + "}"
+        except UnicodeDecodeError:
+            raise DataRefused(NOT_A_ROW) from None
         statement = compose(
             template.replace("{keys}", "t.{_name} = ANY (%s::pg_catalog.{_array})"),
             _name=identifier(first),

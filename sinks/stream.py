@@ -173,6 +173,17 @@ class StreamReader:
         )
         return StreamHole(message, remedy=remedy)
 
+    def placed(self, stream: str, error: MalformedEntry) -> MalformedEntry:
+        """The error of an entry in a stream, with what is to be done about it there."""
+        if error.remedy != MalformedEntry.remedy:
+            return error
+        key = self._key(stream)
+        remedy = (
+            f"Find out who else writes to {key}: only the reader of its pipeline may. Then remove the entry"
+            f" (`XDEL {key} ID`) and start the worker again: it says what brings the rows that it has not seen."
+        )
+        return MalformedEntry(f"{key}: {error}", remedy=remedy)
+
     def wait(self, positions: Mapping[str, Position], timeout_seconds: float) -> None:
         """Return when one of the streams has an entry behind its position, or after the timeout."""
         streams = {self._key(stream): str(position) for stream, position in positions.items()}

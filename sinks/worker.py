@@ -41,7 +41,7 @@ from sinks.stream import StreamReader
 from sinks.telling import Teller
 from sinks.transport import connect
 from sinks.unknown_events import Wait
-from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, StatecastError
+from transforms.errors import EXIT_DIFFERENCE, EXIT_DONE, EXIT_INTERRUPTED, MalformedEntry, StatecastError
 from transforms.keys import Keys
 from transforms.position import LSN, Position
 from transforms.pulse import Pulse
@@ -224,8 +224,15 @@ class Worker:
         large = [[stream] for stream in session.checkpoints if stream in session.behind]
         for last in large or [[]]:
             for stream in [stream for stream in session.checkpoints if stream not in session.behind] + last:
-                moved = (not self._stop.is_set() and self._advance(session, stream)) or moved
+                moved = (not self._stop.is_set() and self._advance_placed(session, stream)) or moved
         return moved
+
+    def _advance_placed(self, session: Session, stream: str) -> bool:
+        """`_advance`; an entry that is not the reader's is told with the stream that it is in."""
+        try:
+            return self._advance(session, stream)
+        except MalformedEntry as error:
+            raise self._reader.placed(stream, error) from error
 
     def _advance(self, session: Session, stream: str) -> bool:
         """Apply a batch of a stream, while the next large one is made; returns whether there was one."""
@@ -249,7 +256,10 @@ class Worker:
         applied_lsn = max(checkpoint.applied_lsn or LSN(0), batch.complete_to) or None
         if batch.end is not None:
             began = time.monotonic()
-            parked = self._applying.apply(session, batch, batch.end, applied_lsn, self._control.documents)
+            parked = self._applying.apply(
+                session, batch, batch.end, applied_lsn, self._control.documents, self._control.runs
+            )
+            self._opener.request_wanted(session, self._control)
             self._pace.took(stream, batch.size, time.monotonic() - began)
             self._parked += parked
             self.status.dead += parked

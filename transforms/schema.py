@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,10 @@ class SchemaDocument:
     def names(self) -> tuple[str, ...]:
         """The fields of the state, in their order."""
         return tuple(column.name for column in self.columns)
+
+    def names_all(self, *fields: Sequence[str]) -> bool:
+        """Whether it has all of these fields."""
+        return set().union(*fields) <= set(self.names)
 
     @property
     def base_types(self) -> dict[str, str]:

@@ -52,6 +52,14 @@ def compact_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def read_words(entry_id: bytes, words: Sequence[bytes]) -> Event:
+    """Turn an entry as Redis returns it into an event. Raises MalformedEntry, also where a field is there twice."""
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    if 2 * len(fields) < len(words):
+        raise MalformedEntry(f"entry {entry_id.decode()} has a field twice")
+    return read(entry_id.decode(), fields)
+
+
 def read(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:
     """Turn an entry into an event. Raises MalformedEntry when it is not one of wire format 1."""
     try:
@@ -62,7 +70,7 @@ def read(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:
         return _read(position, fields)
     except KeyError as error:
         raise MalformedEntry(f"entry {entry_id} has no field {error.args[0].decode()!r}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedEntry(f"entry {entry_id} is not of wire format 1: {error}") from error
 
 
@@ -89,6 +97,7 @@ def _read(position: Position, fields: Mapping[bytes, bytes]) -> Event:
         data = json.loads(fields[b"data"])
         if not isinstance(data, dict):
             raise ValueError("the data of a mark is not a JSON object")
+        compact_json(data)  # refuses what no UTF-8 holds
         return Mark(fields[b"mark"].decode(), data, position, ends, to)
     raise ValueError(f"unknown op {op.decode(errors='replace')!r}")
 
@@ -112,4 +121,5 @@ def _names(array: bytes | None) -> tuple[str, ...]:
     names: Sequence[object] = json.loads(array)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("a list of fields is not a JSON array of strings")
+    "".join(names).encode()  # refuses what no UTF-8 holds
     return tuple(str(name) for name in names)

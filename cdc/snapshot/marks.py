@@ -25,7 +25,7 @@ class Stopped(Exception):
 class Marks:
     """The marks of one session. Any thread may emit one over its own connection."""
 
-    def __init__(self, prefix: str, delivered: dict[str, Callable[[], None]]) -> None:
+    def __init__(self, prefix: str, delivered: dict[str, Callable[[], object]]) -> None:
         """`delivered` is where the stream's thread looks for what to do, by a message's token."""
         self._prefix = prefix
         self._delivered = delivered

@@ -40,6 +40,10 @@ class Run:
     created_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+    begun: str | None = None
+    """The entry that is its `run-begin`; a sink believes none that comes later."""
+    ended: str | None = None
+    """The entry that is its `run-end`."""
 
     @classmethod
     def new(cls, event: str, *, first: bool = False, reason: str | None = None) -> Run:

@@ -170,7 +170,7 @@ class Runs:
         if run.state == "pending":
             self._control.forget_runs([old.id for old in stored if old.replaced_by(run)])
             run = run.advanced(state="running", started_at=time.time())
-            self._publish_mark(run, wire.RUN_BEGIN, subject)
+            run = self._publish_mark(run, wire.RUN_BEGIN, subject)
             among = "" if run.where is None else "among "
             log.info("snapshot of %s begins (%sabout %s)", run.title, among, counted(subject.estimated_rows, "row"))
         else:
@@ -182,23 +182,26 @@ class Runs:
 
     def _end(self, in_hand: RunInHand) -> None:
         run = in_hand.run.advanced(state="done", share=1.0, finished_at=time.time())
-        self._publish_mark(run, wire.RUN_END, in_hand.subject)
+        run = self._publish_mark(run, wire.RUN_END, in_hand.subject)
         self._ended.add(run.id)
         self._untold.append(run)
         self._counters.runs[run.event] = run
         self._threads.remove(in_hand)
         log.info("snapshot of %s is complete: %s", run.title, counted(run.rows, "row"))
 
-    def _publish_mark(self, run: Run, name: str, subject: Subject) -> None:
-        """Publish where a run begins or ends, and store it.
+    def _publish_mark(self, run: Run, name: str, subject: Subject) -> Run:
+        """Publish where a run begins or ends, and store it; returns it with the mark's place.
 
         One of a part of the rows is only stored: a sink deletes what it does not see between the two marks.
         """
 
-        def publish() -> None:
+        def publish() -> Run:
+            marked = run
             if run.where is None:
                 data: dict[str, object] = {"run": run.id, "event": run.event}
-                self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
-            self._translator.note(run.event, run.id, run.to_json())
+                entry_id = self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
+                marked = run.advanced(**{"begun" if name == wire.RUN_BEGIN else "ended": entry_id})
+            self._translator.note(run.event, run.id, marked.to_json())
+            return marked
 
-        self._marks.emit(self._source, publish, meanwhile=self._meanwhile)
+        return self._marks.emit(self._source, publish, meanwhile=self._meanwhile)

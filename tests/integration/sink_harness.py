@@ -93,9 +93,13 @@ class Pipeline:
 
     def __enter__(self) -> Self:
         self.redis = self._stack.enter_context(redis.Redis.from_url(self.redis_url))
-        self.target = self._stack.enter_context(psycopg.connect(self.target_dsn, autocommit=True))
+        self.connect_again()
         self.begin("one", CUSTOMER)
         return self
+
+    def connect_again(self) -> None:
+        """To the target, whose server may have ended the connection before."""
+        self.target = self._stack.enter_context(psycopg.connect(self.target_dsn, autocommit=True))
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -121,12 +125,24 @@ class Pipeline:
         for number, words in enumerate(entries, 1):
             last = [b"end", b"1"] if end and number == len(entries) else []
             entry_id = f"{self.lsn}-{number * 1_000_000}"
+            self._note_run(words)
             pipe.execute_command("XADD", self.keys.stream(stream, 1), entry_id, *words, *last)
         if end:
             stands = {"published": str(LSN(self.lsn + 8)), f"last:{stream}": entry_id}
             pipe.hset(self.keys.meta, mapping=cast(Any, stands))
         pipe.execute()
         return entry_id
+
+    def _note_run(self, words: Words) -> None:
+        """A run that a mark is of is stored before the mark is published."""
+        fields = dict(zip(words[::2], words[1::2], strict=True))
+        if fields[b"op"] == b"mark":
+            data, to = json.loads(fields[b"data"]), fields.get(b"to")
+            self.store_run(data["run"], data["event"], to=to and to.decode(), state="running")
+
+    def store_run(self, run: str, event: str, **more: object) -> None:
+        """What the reader keeps of a snapshot run."""
+        self.redis.hset(self.keys.runs, run, json.dumps({"id": run, "event": event, **more}))
 
     @property
     def published(self) -> str:

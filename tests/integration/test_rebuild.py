@@ -65,6 +65,13 @@ def own_mark(name: str, run: str) -> Words:
     return mark(name, run, to="billing")
 
 
+def noted_run(pipeline: Pipeline) -> str:
+    """The run that the worker has asked for, once it has noted which that is."""
+    query = "SELECT run FROM cdc.rebuild WHERE ended_at IS NULL AND run IS NOT NULL"
+    wait_until(lambda: pipeline.rows(query), "the run is noted")
+    return str(pipeline.rows(query)[0][0])
+
+
 def fill(pipeline: Pipeline, run: str, rows: Sequence[Words]) -> None:
     """The reader publishes the run, for this sink alone."""
     pipeline.transaction(own_mark("run-begin", run), *rows, own_mark("run-end", run))
@@ -540,7 +547,7 @@ def test_a_worker_at_work_notices_what_is_asked_for_and_called_off(pipeline: Pip
         wait_until(lambda: pipeline.status()["state"] == "streaming", "it works")
         assert len(ask(pipeline)) == 1, "nobody needs to start a worker"
         wait_until(lambda: len(pipeline.requests()) == 1, "it asks the reader")
-        ((run,),) = pipeline.rows("SELECT run FROM cdc.rebuild WHERE ended_at IS NULL")
+        run = noted_run(pipeline)
         pipeline.transaction(own_mark("run-begin", run), *ROWS[:2])
         wait_until(lambda: pipeline.rows("SELECT rows FROM cdc.rebuild") == [(2,)], "it fills")
         told = {"event": "customer.v1", "table": "replica.customers", "state": "filling", "rows": 2, "reason": None}
@@ -551,7 +558,7 @@ def test_a_worker_at_work_notices_what_is_asked_for_and_called_off(pipeline: Pip
         wait_until(lambda: 4 in pipeline.customers(), "it goes on")
         ask(pipeline)
         wait_until(lambda: len(pipeline.requests()) == 2, "it asks again")
-        ((run,),) = pipeline.rows("SELECT run FROM cdc.rebuild WHERE ended_at IS NULL")
+        run = noted_run(pipeline)
         fill(pipeline, run, ROWS)
         wait_until(lambda: state(pipeline) == ("done", None), "the swap")
     assert pipeline.customers() == NEW

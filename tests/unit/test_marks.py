@@ -19,7 +19,7 @@ class Log:
     """Takes the messages that are emitted, and delivers them when it is told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.delivered: dict[str, Callable[[], None]] = {}
+        self.delivered: dict[str, Callable[[], object]] = {}
         self.emitted: list[str] = []
         self.came = threading.Semaphore(0)
         monkeypatch.setattr(marks, "emit_message", self._emit)
