@@ -21,7 +21,24 @@ from transforms.address import Address, is_untrusted, redis_refusal, tls_mismatc
 
 TIMEOUT_SECONDS = 4.0
 """For connecting and for a reply: a worker that is told to end must not wait longer."""
-_TRANSIENT = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "MISCONF", "NOREPLICAS")
+_TRANSIENT = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "UNBLOCKED",
+)
+_REFUSED_FOR_NOW = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+"""Of these redis-py takes the code off the text."""
 _OWN_KEY = ("set", "xadd")
 """Commands that write: a sink's user may run them on one key each."""
 
@@ -64,7 +81,7 @@ def _refusal(error: redis.ResponseError, key: str) -> SinkError:
         return TransportRefused(f"Redis refuses: {text}", remedy=_permission(text, key))
     if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM"):
         return TransportFull(f"Redis is out of memory: {text}")
-    if text.split(" ", 1)[0] in _TRANSIENT:
+    if isinstance(error, _REFUSED_FOR_NOW) or text.split(" ", 1)[0] in _TRANSIENT:
         return TransportUnreachable(f"Redis refuses: {text}")
     return TransportRefused(f"Redis refuses: {text}")
 
