@@ -38,6 +38,7 @@ from cdc.retention.keeper import Retention
 from cdc.server.facts import describe_server
 from cdc.server.readiness import STANDBY, free_slots, role_finding, server_findings
 from cdc.session import Session
+from cdc.slot_wait import telling_who_is_waited_for
 from cdc.snapshot.visibility import Deliveries
 from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
@@ -86,6 +87,8 @@ class Opened:
     counters: Counters
     retention: Retention
     pulse: Pulse
+    tell: Callable[[StatecastError], None]
+    """Called from another thread while the opening waits for others."""
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def open(self) -> None:
@@ -163,8 +166,12 @@ class Opened:
         refuse_errors([role_finding(facts), *([free_slots(facts)] if slot is None else [])])
         return slot
 
+    def _another_source(self) -> Source:
+        """One that whoever asks for it has to close."""
+        return Source(self.config.source.address, self.config.application_name)
+
     def _source(self) -> Source:
-        source = Source(self.config.source.address, self.config.application_name)
+        source = self._another_source()
         self._stack.callback(source.close)
         return source
 
@@ -222,7 +229,8 @@ class Opened:
         """Make slot and meta of a new pipeline or epoch; returns where the slot stands."""
         name = self.config.source.slot
         self.pulse.beat("opening", math.inf)  # the application's transactions end when they end
-        position = take_slot(self.source, name, slot, anew=start is Start.NEW_EPOCH)
+        with telling_who_is_waited_for(self.source.backend_pid, self._another_source, self.tell):
+            position = take_slot(self.source, name, slot, anew=start is Start.NEW_EPOCH)
         self.pulse.beat("opening", time.monotonic() + OPENING_SECONDS)
         publication = find_publication(self.source, self.config.publication)
         assert publication is not None
@@ -281,7 +289,7 @@ class Opened:
         )
         self.worker = SnapshotWorker(
             self._source(),
-            lambda: Source(config.source.address, config.application_name),
+            self._another_source,
             control,
             self.translator,
             follower.subjects,

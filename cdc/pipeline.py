@@ -116,7 +116,15 @@ class Reader:
         self.pulse.end("pause")
 
     def _attempt(self) -> bool:
-        opened = Opened(self._config, self._once, self._observe_session, self.counters, self.retention, self.pulse)
+        opened = Opened(
+            self._config,
+            self._once,
+            self._observe_session,
+            self.counters,
+            self.retention,
+            self.pulse,
+            self._held_up,
+        )
         started = time.monotonic()
         try:
             opened.open()
@@ -180,6 +188,12 @@ class Reader:
                 self._store(Control(client, Keys(self._config.pipeline.name)), self.latest)
         except StatecastError as problem:
             log.debug("the status could not be stored: %s", problem)
+
+    def _held_up(self, error: StatecastError) -> None:
+        """An opening waits for others."""
+        if str(error) != self._reason:
+            log.warning("%s (%s)", error, error.remedy)
+        self._enter("reconnecting" if self._met else "starting", error)
 
     def _show_standby(self) -> None:
         host, pid = socket.gethostname(), os.getpid()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 
 from cdc.errors import SourceError
 from cdc.snapshot.chunks import Chunks
@@ -79,8 +79,12 @@ class ChunkThreads:
             self._changed.notify_all()
             sources = [also, *self._sources]
         for source in sources:
-            with suppress(SourceError):  # a source that cannot be reached runs nothing for us
+            try:
                 source.cancel()
+            except SourceError:  # it cannot be reached, so that no answer would come either
+                with self._changed:
+                    if source is also or source in self._sources:
+                        source.abandon()
 
     def _next(self, *, wait: bool) -> RunInHand | None:
         """The run that has the fewest threads of those that want one; None: there is none, or the session ends."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -95,6 +97,16 @@ class Source:
         """End the statement that another thread is running here, if any."""
         with translated_errors():
             self.connection.cancel_safe(timeout=2)
+
+    def abandon(self) -> None:
+        """Have the thread that waits for the server here see the connection end; another one must not close it now.
+
+        What helps where a cancel does not get through either: on a link that swallows everything no answer comes.
+        """
+        if self.connection.closed:
+            return
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as same, suppress(OSError):  # it has ended already
+            same.shutdown(socket.SHUT_RDWR)
 
     def query(
         self, statement: str, parameters: Mapping[str, object] | Sequence[object] | None = None
