@@ -354,6 +354,13 @@ STEPS = {
         "only the reader of its pipeline may",
         check=0,
         begins=True,
+        redis=lambda pipeline: pipeline.redis.xadd(pipeline.keys.stream("customer", 1), {"a": "b"}, id="1-1000000"),
+    ),
+    "foreign id": Step(
+        ("has an id that is not of wire format 1",),
+        "only the reader of its pipeline may",
+        check=0,
+        begins=True,
         redis=lambda pipeline: pipeline.redis.xadd(pipeline.keys.stream("customer", 1), {"a": "b"}),
     ),
 }
@@ -556,7 +563,7 @@ def test_parked_events_of_a_sink_that_never_ran(both: Servers, tmp_path: Path) -
         for command in ("show", "retry"):
             output = scene.commands.run("sinks.cli", "dead", "billing", command, "7", expect=3)
             assert "parked" in output.partition("\n  remedy: ")[0]
-            assert "cdc-sink dead NAME list" in output
+            assert "cdc-sink dead billing list" in output
         assert scene.commands.run("sinks.cli", "dead", "billing", "drop", "7", "--yes", expect=1) == "forgotten: 0\n"
         assert scene.rows() == {}
 
