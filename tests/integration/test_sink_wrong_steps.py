@@ -354,7 +354,9 @@ STEPS = {
         "only the reader of its pipeline may",
         check=0,
         begins=True,
-        redis=lambda pipeline: pipeline.redis.xadd(pipeline.keys.stream("customer", 1), {"a": "b"}, id="1-1000000"),
+        redis=lambda pipeline: pipeline.redis.xadd(
+            pipeline.keys.stream("customer", 1), {"a": "b"}, id="1073741824-1000000"
+        ),
     ),
     "foreign id": Step(
         ("has an id that is not of wire format 1",),
