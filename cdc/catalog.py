@@ -39,6 +39,10 @@ class KeyUnfit(TableUnfit):
     remedy = "Leave `key` out to use the primary key, or name columns that are unique, NOT NULL and in the identity."
 
 
+class KeyNotInLog(KeyUnfit):
+    """Rows in the log do not tell their key: they can never be read, so the streams have a hole there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cdc.catalog import ColumnUnfit, EventMapping, KeyUnfit, Table, map_event
+from cdc.catalog import EventMapping, KeyNotInLog, Table, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.messages import RelationMessage
 from cdc.route import Route
@@ -172,28 +172,42 @@ class Shapes:
     ) -> Route:
         """Compile the route of an event for a relation as the log announces it.
 
-        Rows from before a field was added are published in the revision that they have. Raises ColumnUnfit.
+        Rows from before a field was added are published in the revision that they have; those that lack one which was
+        there (a column renamed and renamed back, a column list for a while) by what the table holds. Raises KeyUnfit.
         """
         shape = self._by_label[label]
         mapping, document = shape.mapping, shape.document
         relation = [RelationColumn(info.name, type_) for info, type_ in zip(message.columns, types, strict=True)]
         present = {column.name for column in relation}
         names = tuple(name for name in mapping.names if name in present)
-        rev = document.rev
+        rev, lacking = document.rev, tuple[str, ...]()
         if names != mapping.names:
             older = [number for number, fields in enumerate(document.revisions, 1) if set(fields) == set(names)]
-            if not older:
-                missing = ", ".join(name for name in mapping.names if name not in present)
-                raise ColumnUnfit(f"event {label}: rows of {mapping.table.name} in the log have no column {missing}")
-            rev = older[-1]
-        unkeyed = [info.name for info in message.columns if info.name in mapping.key and not info.is_key]
+            if older:
+                rev = older[-1]
+            else:
+                lacking = tuple(name for name in mapping.names if name not in present)
+                log.warning(
+                    "event %s: rows of %s in the log have no column %s, so they are read from the table",
+                    label, mapping.table.name, ", ".join(lacking),
+                )  # fmt: skip
+        named = {info.name for info in message.columns if info.is_key}
+        unkeyed = [name for name in mapping.key if name not in named]
         if unkeyed:
-            raise KeyUnfit(
+            raise KeyNotInLog(
                 f"event {label}: the replica identity of {mapping.table.name} does not hold {', '.join(unkeyed)},"
                 " so deletes and key changes in the log do not tell which row they concern",
-                remedy=f"Run `ALTER TABLE {mapping.table.name} REPLICA IDENTITY DEFAULT`, then `cdc drop`, then start.",
+                remedy=f"Run `ALTER TABLE {mapping.table.name} REPLICA IDENTITY DEFAULT` and `cdc snapshot --all`, then"
+                " start the reader again: it begins a new epoch of the streams.",
             )
         encoder = compile_encoder(relation, names, mapping.key)
         return Route(
-            label, mapping.stream, stream_key(mapping.stream), encoder, mapping.truncate, mapping.unchanged_toast, rev
+            label,
+            mapping.stream,
+            stream_key(mapping.stream),
+            encoder,
+            mapping.truncate,
+            mapping.unchanged_toast,
+            rev,
+            lacking,
         )

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
+from cdc.catalog import KeyNotInLog
 from cdc.check.durability import durability_findings
 from cdc.check.publication import order_findings
 from cdc.check.refusal import refuse_errors
@@ -305,7 +306,7 @@ class Opened:
         """Stream until `stop` is set, or with `once` until all that is there now is published and confirmed."""
         try:
             self._run(stop)
-        except (SourceDiverged, PublicationYounger) as error:
+        except (SourceDiverged, PublicationYounger, KeyNotInLog) as error:
             self.control.note_divergence(str(error))
             raise
 

@@ -22,6 +22,8 @@ class Route:
     truncate: str = "apply"
     unchanged_toast: str = "partial"
     rev: int = 1
+    lacking: tuple[str, ...] = ()
+    """Fields that the relation's rows in the log do not have: such rows are read from the table."""
     row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row] = field(init=False)
     """The encoder's."""
     is_plain: bool = field(init=False)
@@ -33,7 +35,7 @@ class Route:
     def __post_init__(self) -> None:
         label = self.event.encode()
         object.__setattr__(self, "row", self.encoder.row)
-        object.__setattr__(self, "is_plain", self.rev == 1)
+        object.__setattr__(self, "is_plain", self.rev == 1 and not self.lacking)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
         object.__setattr__(self, "template", append.Template(self.key, label))

@@ -272,6 +272,10 @@ class Translator:
 
     def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row, old_key: bytes | None) -> None:
         key = encoded[0]
+        if route.lacking:
+            self.deliveries.touched(route.event, key, whole=False)
+            self.read_again(route.event, {key})
+            return
         words = wire.upsert_words(route.label, key, encoded[1], self.commit_time, self._tx)
         if len(encoded) > 2:  # a Row: not plain
             assert isinstance(encoded, Row)
