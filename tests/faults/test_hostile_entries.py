@@ -5,9 +5,11 @@ Whoever may XADD to a stream can write what looks like the reader's own work, wh
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -344,6 +346,10 @@ def test_an_entry_of_the_future_stops_reader_and_sink_and_a_snapshot_heals_both(
         with closing(shop):
             shop.run("cdc.cli", "run", "--once")
             shop.run("sinks.cli", "run", "billing", "--once")
+            entries = cast(list[Any], shop.redis.xrange(shop.keys.stream("customer", 1)))
+            places = [entry_id.decode() for entry_id, fields in entries if b"mark" in fields]
+            (run,) = (json.loads(stored) for stored in cast(list[bytes], shop.redis.hvals(shop.keys.runs)))
+            assert [run["begun"], run["ended"]] == places, "by which a sink knows its marks"
             future = "9000000000000000000-1000000"
             forged = customer(1, "forged", *END)
             shop.redis.xadd(

@@ -447,6 +447,14 @@ def test_a_section_that_is_none_is_told_once(reader: ReadReader) -> None:
         ("type = 'mysql'", 'sinks.billing.type: expected "postgres", got other text'),
         ("adopt = 1", "sinks.billing.adopt: expected true or false, got a number"),
         ("adpot = true", 'sinks.billing.adpot: unknown key (did you mean "adopt"?)'),
+        (
+            "max_parked_in_a_row = -1",
+            "sinks.billing.max_parked_in_a_row: expected a whole number of events, from 0 on, got another number",
+        ),
+        (
+            'max_parked_in_a_row = "many"',
+            "sinks.billing.max_parked_in_a_row: expected a whole number of events, from 0 on, got text",
+        ),
         ("dsn = 5", "sinks.billing.dsn: expected a libpq URI or keyword string, got a number"),
         ("dsn = ''", "sinks.billing.dsn: the value is empty"),
     ],

@@ -43,6 +43,13 @@ def test_everything_else_stops_the_worker(sqlstate: str) -> None:
     assert (error.retryable, error.exit_code) == (False, EXIT_NEEDS_PERSON)
 
 
+@pytest.mark.parametrize("sqlstate", ["P0001", "P0004", "54001"])
+def test_what_a_trigger_or_the_parser_says_of_a_row_is_the_rows(sqlstate: str) -> None:
+    error = target_error(sqlstate, "says a value")
+    assert isinstance(error, DataRefused)
+    assert "a value" not in str(error)
+
+
 def test_a_refused_login_is_not_a_server_that_is_away() -> None:
     refused = target_error(None, 'connection failed: FATAL:  password authentication failed for user "sink"')
     away = target_error(None, "connection failed: Connection refused")

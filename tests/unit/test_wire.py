@@ -128,6 +128,22 @@ def test_a_mark_whose_data_is_no_object_is_refused(data: bytes) -> None:
         wire.read(ID, {b"op": b"mark", b"mark": b"run-end", b"data": data, b"ts": b"5"})
 
 
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    words = wire.delete_words(b"customer.v1", b"{}", b"1", b"7")
+    with pytest.raises(MalformedEntry, match="entry 5-1000000 has a field twice"):
+        wire.read_words(b"5-1000000", [*words, b"key", b'{"id":2}'])
+    assert wire.read_words(b"5-1000000", words) == wire.read(
+        "5-1000000", dict(zip(words[::2], words[1::2], strict=True))
+    )
+
+
+@pytest.mark.parametrize("field", [b"partial", b"quoted"])
+def test_lists_nested_beyond_every_measure_are_refused(field: bytes) -> None:
+    words = wire.upsert_words(b"customer.v1", b"{}", b"{}", b"1", b"7")
+    with pytest.raises(MalformedEntry, match="wire format 1"):
+        wire.read_words(b"5-1000000", [*words, field, b"[" * 100_000])
+
+
 def test_an_entry_under_an_id_that_is_no_position_is_refused() -> None:
     with pytest.raises(MalformedEntry, match="not an entry id"):
         read(UPSERT, "now")
