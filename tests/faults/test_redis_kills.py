@@ -16,7 +16,7 @@ import redis
 
 from cdc.demo.servers import ValkeyServer
 from tests import checker, workload
-from tests.end_to_end.test_under_load import assert_nothing_wrong
+from tests.checker import assert_nothing_wrong
 from tests.processes import Pipeline, closing, wait_until
 from tests.workload import Workload
 
