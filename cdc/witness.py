@@ -26,6 +26,7 @@ from cdc.durability import Assurance
 from cdc.errors import TransportError
 from cdc.retention.wording import Hindrance
 from cdc.transport import Attestation, Attestor, ServerIdentity
+from transforms.failpoints import Failpoint, reached
 from transforms.position import LSN
 from transforms.pulse import Pulse
 
@@ -91,6 +92,7 @@ class Witness:
             looked = time.monotonic()
             self._pulse.beat("witness", looked + SILENT_SECONDS)
             if self._look():
+                reached(Failpoint.POSITION_VOUCHED)
                 told()
         self._pulse.end("witness")
 

@@ -36,6 +36,8 @@ class Failpoint(enum.StrEnum):
     """In Redis, as `published`."""
     PROGRESS_STORED = "progress-stored"
     """The position waits to be confirmed to the slot."""
+    POSITION_VOUCHED = "position-vouched"
+    """Redis has been seen to hold it, as safe as `transport.durability` asks."""
     STATUS_SENT = "status-sent"
     """To the slot, with a position that is newly confirmed."""
 
@@ -50,8 +52,8 @@ class Failpoint(enum.StrEnum):
     GROUP_MOVED = "group-moved"
 
 
-OF_READER = tuple(Failpoint)[:7]
-OF_SINK = tuple(Failpoint)[7:]
+OF_READER = tuple(Failpoint)[:8]
+OF_SINK = tuple(Failpoint)[8:]
 
 
 class Action(enum.StrEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 
 from tests.checker import confirmed_stays_behind_published
@@ -9,10 +11,6 @@ from tests.faults.pair import RESUME_SECONDS, Pair, chance
 from tests.processes import Pipeline, wait_until
 from tests.workload import Workload
 from transforms.failpoints import OF_READER, OF_SINK, Failpoint
-
-
-def test_every_place_has_its_death() -> None:
-    assert len(OF_READER) == len(OF_SINK), "the rounds of the test below take one of each"
 
 
 @pytest.mark.parametrize(
@@ -24,12 +22,13 @@ def test_nothing_is_wrong_after_a_death_at_each_arrow(
     shop: Pipeline, rounds: int, passes: int, per_second: int
 ) -> None:
     """Each process dies at the place, and when it is started again, an error there is survived as well."""
+    assert len(OF_SINK) <= len(OF_READER), "a round takes one of each"
     dice = chance("failpoints", 1 if rounds == 1 else None)
     pair = Pair.start(shop, 500)
     pair.wait()
     load = Workload(shop.source_dsn, seed=dice.randrange(1 << 32), keys=200, transactions_per_second=per_second)
     with confirmed_stays_behind_published(shop), load.running():
-        for at_reader, at_sink in rounds * list(zip(OF_READER, OF_SINK, strict=True)):
+        for at_reader, at_sink in rounds * list(zip(OF_READER, cycle(OF_SINK), strict=False)):
             places = ((pair.reader, at_reader), (pair.sink, at_sink))
             for command, place in places:
                 pair.die(command, place, dice.randint(1, passes))
