@@ -260,7 +260,9 @@ class Reader:
         control.write_status(figures.to_dict())
 
 
-_GROWING = wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.3)
+LONGEST_PAUSE_SECONDS = 5.0
+"""A server that is back is found within so long, after however long an outage."""
+_GROWING = wait_exponential(multiplier=0.2, max=LONGEST_PAUSE_SECONDS) + wait_random(0, 0.3)
 
 
 def _pause_before_next(state: RetryCallState) -> float:

@@ -53,6 +53,8 @@ CANCEL_SECONDS = 3.0
 
 STEP_SECONDS = 900.0
 """How long a step may be silent: a sweep or a truncate of a large table is one statement without a time limit."""
+LONGEST_PAUSE_SECONDS = 5.0
+"""A server that is back is found within so long, after however long an outage."""
 PAUSE_SLACK_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ class Worker:
         threading.Thread(target=self._cancel_when_late, args=(ended,), daemon=True).start()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, StatecastError) and error.retryable),
-            wait=tenacity.wait_exponential(multiplier=0.1, max=10) + tenacity.wait_random(0, 0.1),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=LONGEST_PAUSE_SECONDS) + tenacity.wait_random(0, 0.1),
             stop=lambda state: self._stop.is_set() or self._gives_up(state),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=self._note_failure,
