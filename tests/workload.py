@@ -246,7 +246,7 @@ class Writer:
                     self.changes, self.partial, self.truncated = [], [], []
                     self.write_giant()
                     self.commit(keep=True)
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.Rollback):  # or one that could not be rolled back any more
                 if not self.workload._patient:
                     raise
                 self._reconnect()

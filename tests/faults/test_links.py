@@ -25,7 +25,7 @@ def test_faults_of_all_links_at_once(shop: Pipeline, rounds: int, lasts_seconds:
         pair = Pair.start(shop, 500)
         pair.wait()
         faults = dice.sample(sorted(FAULTS), len(FAULTS))
-        load = Workload(shop.source_dsn, seed=dice.randrange(1 << 32), keys=200, transactions_per_second=100)
+        load = Workload(shop.source_dsn, seed=dice.randrange(1 << 32), keys=200, transactions_per_second=60)
         with confirmed_stays_behind_published(shop), load.running():
             for round_ in range(rounds):
                 chosen = {name: faults[(round_ + 3 * at) % len(faults)] for at, name in enumerate(links)}

@@ -21,14 +21,15 @@ from transforms.failpoints import Failpoint
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [pytest.param(6, 2, id="short"), pytest.param(200, None, id="long", marks=pytest.mark.soak)]
+    ("kills", "per_second", "seed"),
+    [pytest.param(6, 80, 2, id="short"), pytest.param(200, 150, None, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(3600)
-def test_kills_of_both_at_any_moment(shop: Pipeline, kills: int, seed: int | None) -> None:
+def test_kills_of_both_at_any_moment(shop: Pipeline, kills: int, per_second: float, seed: int | None) -> None:
     """The reader and the sink, each so often, together and apart."""
     dice = chance("kills", seed)
     pair = Pair.start(shop, 1_000)
-    load = Workload(shop.source_dsn, seed=dice.randrange(1 << 32), keys=500, transactions_per_second=150)
+    load = Workload(shop.source_dsn, seed=dice.randrange(1 << 32), keys=500, transactions_per_second=per_second)
     both = (pair.reader, pair.sink)
     with confirmed_stays_behind_published(shop), load.running():
         for _ in range(kills):
@@ -46,7 +47,7 @@ def test_kills_of_both_at_any_moment(shop: Pipeline, kills: int, seed: int | Non
 
 @pytest.mark.parametrize(
     ("rows", "kills"),
-    [pytest.param(12_000, 4, id="short"), pytest.param(500_000, 60, id="long", marks=pytest.mark.soak)],
+    [pytest.param(8_000, 4, id="short"), pytest.param(500_000, 60, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(1800)
 def test_a_transaction_is_gone_on_with_in_its_middle(shop: Pipeline, rows: int, kills: int) -> None:
