@@ -101,7 +101,8 @@ class Applying:
         for mark in foreign:
             label = str(mark.data["event"])
             log.error(
-                "entry %s of stream %s is the %s of a snapshot run of %s that the reader does not know there: ignored",
+                "entry %s of stream %s is the %s of a snapshot run of %s that the reader does not know there: ignored"
+                " (it is somebody else's, or of long ago; a snapshot for this sink brings what it would have)",
                 mark.position,
                 stream,
                 mark.name,
