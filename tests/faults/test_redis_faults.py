@@ -213,22 +213,12 @@ def test_a_redis_that_is_emptied_is_filled_again(shop: RedisPipeline) -> None:
     shop.wait_until_equal()
 
 
-@pytest.mark.parametrize(
-    ("rules", "words"),
-    [
-        (["resetpass", f">{PASSWORD}-2"], "invalid username-password pair"),
-        (["off"], "invalid username-password pair"),
-    ],
-    ids=["rotated", "switched off"],
-)
 def test_a_password_that_changed_stops_both_with_one_message_each(
     server: ValkeyServer,
     source_dsn: str,
     target_dsn: str,
     pipeline_name: str,
     tmp_path: Path,
-    rules: list[str],
-    words: str,
 ) -> None:
     with redis_pipeline(server, source_dsn, target_dsn, pipeline_name, tmp_path, "") as shop:
         administrator: Any = shop.redis
@@ -236,10 +226,10 @@ def test_a_password_that_changed_stops_both_with_one_message_each(
         url = server.url().replace("redis://", f"redis://somebody:{PASSWORD}@")
         shop.environment["REDIS_URL"] = url
         shop.start()
-        administrator.execute_command("ACL", "SETUSER", "somebody", *rules)
+        administrator.execute_command("ACL", "SETUSER", "somebody", "resetpass", f">{PASSWORD}-2")
         administrator.execute_command("CLIENT", "KILL", "USER", "somebody")
         for command in (shop.reading, shop.applying):
             assert command.wait() == 3
-            assert words in command.output
+            assert "invalid username-password pair" in command.output
             assert PASSWORD not in command.output
             assert command.output.count("interrupted") <= 2
