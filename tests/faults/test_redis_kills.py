@@ -107,8 +107,10 @@ def test_nothing_is_lost_or_doubled_when_redis_is_killed(
         sink = shop.sink("copy")
         shop.wait_published()
         load = Workload(source_dsn, seed=seed, keys=90, transactions_per_second=150, large_values=False)
-        with confirmed_stays_behind_published(shop, patient=True), load.running() as record:
-            told = kill_at_random(shop, server, case, kills, seed)
+        with confirmed_stays_behind_published(shop, patient=True) as samples:
+            with load.running() as record:
+                told = kill_at_random(shop, server, case, kills, seed)
+            wait_until("the slot to follow", lambda: samples[-1] > samples[0])
         assert reader.running, reader.output
         assert sink.running, sink.output
         assert_nothing_wrong(shop, record)
