@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,10 +107,3 @@ def redis_pipeline(
     )
     with closing(made):
         yield made
-
-
-def busy_loops(command: Command, words: str, seconds: float) -> float:
-    """How often a second a process logs these words."""
-    before, began = command.output.count(words), time.monotonic()
-    time.sleep(seconds)  # what is counted happens in this time
-    return (command.output.count(words) - before) / (time.monotonic() - began)

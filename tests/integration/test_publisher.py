@@ -130,6 +130,29 @@ def test_a_stream_that_lost_its_end_is_not_appended_to(client: redis.Redis) -> N
     assert published(client) is None
 
 
+def test_a_position_is_not_stored_where_its_entries_are_gone_again(client: redis.Redis, publisher: Publisher) -> None:
+    publisher.send(batch(10))
+    publisher.advance()  # they are in; their position is stored with the next batch, which is of another stream
+    client.delete(STREAM)
+    publisher.send(batch(20, stream="order"))
+    with pytest.raises(StreamHole, match="ends at 0-0, and 10-1000000 was in it"):
+        publisher.advance()
+    assert published(client) is None
+
+
+def test_a_position_is_not_stored_over_one_that_went_back(client: redis.Redis, publisher: Publisher) -> None:
+    for lsn in (10, 20):
+        publisher.send(batch(lsn))
+        while not publisher.idle:
+            publisher.advance()
+    client.hset(KEYS.meta, "published", str(LSN(11)))  # as of a Redis that has lost the second one
+    publisher.send(batch(30, stream="order"))
+    assert publisher.advance() is None
+    with pytest.raises(StreamHole, match=f"says {LSN(11)} was published, and {LSN(21)} was"):
+        publisher.advance()
+    assert published(client) == str(LSN(11))
+
+
 def test_a_stream_whose_end_is_older_is_shut_and_left_as_it_was(client: redis.Redis, publisher: Publisher) -> None:
     for lsn in (10, 20, 30):
         publisher.send(batch(lsn))
