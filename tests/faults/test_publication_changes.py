@@ -95,6 +95,23 @@ def test_rows_amid_changes_of_their_table_are_in_the_replica(shop: Pipeline, wha
     assert "a new epoch" not in reader.output
 
 
+ANOTHER_COLUMN = "ALTER TABLE rows RENAME name TO called; ALTER TABLE rows ADD name text DEFAULT 'by default'"
+
+
+@pytest.mark.parametrize("at_its_work", [True, False])
+def test_a_column_that_takes_the_name_of_another_brings_its_values(shop: Pipeline, at_its_work: bool) -> None:
+    """No row is written: its default is in no log."""
+    reader = at_work(shop)
+    if not at_its_work:
+        reader.terminate()
+    execute(shop.source_dsn, ANOTHER_COLUMN)
+    if not at_its_work:
+        reader.start()
+    wait_until_equal(shop)
+    assert reader.running
+    assert shops.contents(shop.source_dsn, "public")["rows"][0] == (1, "by default")
+
+
 STOPS = {
     "a column dropped": ("ALTER TABLE rows DROP name", "has no column name"),
     "a column renamed": ("ALTER TABLE rows RENAME name TO called", "has no column name"),
