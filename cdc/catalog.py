@@ -6,7 +6,7 @@ application's own UPDATE fail afterwards, so these rules are checked before a pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc.config import EventConfig
@@ -51,6 +51,8 @@ class Column:
     type: ColumnType
     not_null: bool
     generated: bool
+    number: int = 0
+    """pg_attribute.attnum: a column that is dropped and added again has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,15 @@ class EventMapping:
     key: tuple[str, ...]
     truncate: str
     unchanged_toast: str
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Column -> its number in the table."""
+        return {column.name: column.number for column in self.columns}
+
+    def replaced_columns(self, numbers: Mapping[str, int]) -> list[str]:
+        """Columns that have other numbers there: another one was given the name, with values that no event tells."""
+        return [name for name, number in self.numbers.items() if numbers.get(name, number) != number]
 
     @property
     def names(self) -> tuple[str, ...]:

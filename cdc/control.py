@@ -167,11 +167,12 @@ class Control:
         runs: Sequence[Run],
         grounds: Mapping[str, Sequence[str]] | None = None,
         begins: Mapping[str, int] | None = None,
+        numbers: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
 
         `grounds`: by what each event's table is published (label -> rows of the catalog), where that was looked at.
-        `begins`: from which commit LSN on each event is published as it is mapped now.
+        `begins`: from which commit LSN on each event is published as it is mapped now; `numbers`: of its columns.
         """
         with translated_errors():
             pipe = self._client.pipeline(transaction=True)
@@ -180,6 +181,8 @@ class Control:
             pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
             if grounds is not None:
                 pipe.hset(self._keys.meta, "grounds", json.dumps(dict(grounds)))
+            if numbers is not None:
+                pipe.hset(self._keys.meta, "numbers", json.dumps(numbers))
             if begins is not None:
                 pipe.hset(self._keys.meta, "begins", json.dumps(dict(begins)))
             if runs:

@@ -13,7 +13,7 @@ from cdc.route import Route
 from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
-from cdc.source.tables import column_types, describe_tables, table_oids
+from cdc.source.tables import column_types, describe_tables, table_numbers
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,14 @@ class Follower:
         Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
         """
         publication = find_publication(source, self._publication)
-        oids = table_oids(source, self._shapes.tables)
+        found = table_numbers(source, self._shapes.tables)
         mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self._shapes.values()}
-        moved = [table for table, oid in mapped.items() if oids.get(table) != oid]
+        moved = [table for table, oid in mapped.items() if table not in found or found[table][0] != oid]
         if moved:
             raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
+        for shape in self._shapes.values():
+            if others := shape.mapping.replaced_columns(found[shape.mapping.table.name][1]):
+                raise MappingMoved(f"columns of {shape.mapping.table.name} are other ones now: {', '.join(others)}")
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
         if returned := self._shapes.returned(self._grounds, publication):

@@ -72,8 +72,22 @@ class Shapes:
     def __getitem__(self, label: str) -> Shape:
         return self._by_label[label]
 
-    def compare(self, tables: Mapping[TableName, Table], mapped_before: Mapping[str, int], *, snapshot: bool) -> Change:
+    @property
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """Label -> the numbers of its columns."""
+        return {label: shape.mapping.numbers for label, shape in self._by_label.items()}
+
+    def compare(
+        self,
+        tables: Mapping[TableName, Table],
+        mapped_before: Mapping[str, int],
+        *,
+        snapshot: bool,
+        numbers_before: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> Change:
         """Check all events against the catalog as it is now, and say what is new since they were last published.
+
+        `numbers_before`: of each event's columns, where that was stored.
 
         Raises TableUnfit and its kinds, and SchemaIncompatible.
         """
@@ -88,6 +102,10 @@ class Shapes:
             grown = old is not None and shape.document.rev > old.rev
             if (first and snapshot) or grown:
                 change.runs.append(Run.new(label, first=first))
+            elif not first and (others := shape.mapping.replaced_columns((numbers_before or {}).get(label, {}))):
+                reason = f"its column {', '.join(others)} is another one than before: the log has no old rows' values"
+                log.warning("%s: %s. A snapshot of it is made", label, reason)
+                change.runs.append(Run.new(label, first=True, reason=reason))
         return change
 
     def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:

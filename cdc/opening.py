@@ -116,6 +116,7 @@ class Opened:
             describe_tables(self.source, self.shapes.tables),
             json.loads(stored.meta.get("events", "{}")),
             snapshot=config.source.snapshot == "initial",
+            numbers_before=json.loads(stored.meta.get("numbers", "{}")),
         )
         self.grounds = publish_tables(
             self.source,
@@ -147,7 +148,7 @@ class Opened:
         for run in shortened:
             log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
         runs = [*change.runs, *torn, *shortened]
-        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds, begins)
+        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds, begins, self.shapes.numbers)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, begins))

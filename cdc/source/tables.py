@@ -21,8 +21,11 @@ _SHAPE = """
            (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute
             WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)
 """
-_OIDS = """
-    SELECT n.nspname, c.relname, c.oid::bigint FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
+_NUMBERS = """
+    SELECT n.nspname, c.relname, c.oid::bigint,
+           (SELECT jsonb_object_agg(attname, attnum) FROM pg_attribute
+            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+    FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
     JOIN pg_namespace n ON n.nspname = t.schema
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
 """
@@ -58,6 +61,7 @@ def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableNam
                     types[column["type"], column["modifier"]],
                     column["not_null"],
                     column["generated"],
+                    column["number"],
                 )
                 for column in row["columns"] or []
             ),
@@ -87,9 +91,10 @@ def table_shape(source: Source, oid: int) -> TableShape:
     return TableShape(storage or "", types or {})
 
 
-def table_oids(source: Source, names: Sequence[TableName]) -> dict[TableName, int]:
-    """The OIDs of tables by name; those that are not there are left out."""
-    return {TableName(schema, name): oid for schema, name, oid in source.query(_OIDS, _by_name(names))}
+def table_numbers(source: Source, names: Sequence[TableName]) -> dict[TableName, tuple[int, dict[str, int]]]:
+    """Of tables by name, OID and columns (name -> number); those that are not there are left out."""
+    rows = source.query(_NUMBERS, _by_name(names))
+    return {TableName(schema, name): (oid, columns or {}) for schema, name, oid, columns in rows}
 
 
 def _by_name(names: Sequence[TableName]) -> dict[str, list[str]]:

@@ -60,7 +60,7 @@ SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, rela
                  JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE child.root = relation.oid), '[]') AS children,
        (SELECT sum(reltuples)::bigint FROM member WHERE root = relation.oid AND relkind <> 'p') AS estimated_rows,
-       (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::bigint, 'modifier', atttypmod,
+       (SELECT json_agg(json_build_object('name', attname, 'number', attnum, 'type', atttypid::bigint, 'modifier', atttypmod,
                                           'not_null', attnotnull, 'generated', attgenerated <> '') ORDER BY attnum)
         FROM pg_attribute WHERE attrelid = relation.oid AND attnum > 0 AND NOT attisdropped) AS columns
 FROM relation

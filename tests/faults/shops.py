@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
+from _pytest.mark import ParameterSet
 
 from cdc.demo.servers import PostgresServer
 from tests.processes import Pipeline, closing, wait_until
@@ -35,6 +37,11 @@ CREATE TABLE unmapped (filler text);
 INSERT INTO rows SELECT i, 'old' FROM generate_series(1, 20) i;
 INSERT INTO others VALUES (1), (2);
 """
+
+
+def some(names: Iterable[str], long: Collection[str]) -> list[ParameterSet]:
+    """Parameters of a test, of which those that are `long` run in the soak only: others show the same in short."""
+    return [pytest.param(name, marks=pytest.mark.soak if name in long else ()) for name in names]
 
 
 @contextmanager

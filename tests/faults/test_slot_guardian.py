@@ -76,7 +76,7 @@ def wal_status(shop: Pipeline) -> object:
     ("break_it", "told"),
     [
         (make_again, "the slot is confirmed up to"),
-        (make_again_behind_changes, "the slot is confirmed up to"),
+        pytest.param(make_again_behind_changes, "the slot is confirmed up to", marks=pytest.mark.soak),
         (have_it_outgrown, "the slot is lost: Postgres removed WAL that it still needed (max_slot_wal_keep_size)"),
         (have_it_time_out, "nobody read it for longer than idle_replication_slot_timeout"),
     ],
@@ -111,7 +111,7 @@ def identity(shop: Pipeline) -> object:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        ("pg_create_physical_replication_slot('{slot}')", "a physical one"),
+        pytest.param("pg_create_physical_replication_slot('{slot}')", "a physical one", marks=pytest.mark.soak),
         ("pg_create_logical_replication_slot('{slot}', 'pgoutput', false, true)", "two_phase"),
     ],
 )

@@ -44,7 +44,7 @@ def shop(database: str, target_dsn: str, redis_url: str, pipeline_name: str, tmp
         yield made
 
 
-@pytest.mark.parametrize("what", AFTERWARDS)
+@pytest.mark.parametrize("what", shops.some(AFTERWARDS, {"the mapped tables", "another mapped table"}))
 def test_a_disk_that_was_restored_is_noticed_whatever_was_written_since(
     source: PostgresServer, shop: Pipeline, what: str
 ) -> None:
