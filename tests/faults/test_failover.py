@@ -66,15 +66,16 @@ def shop(
         made.reader()
         made.sink("copy")
         wait_until_equal(made)
-        if sync == "off":
-            execute(primary.dsn(), "SELECT pg_log_standby_snapshot()")
-            made.wait_published()
-        wait_until("the slot to be copied", lambda: is_ready(made, standby, copy=sync == "off"))
+        wait_until("the slot to be copied", lambda: is_ready(made, primary, standby, copy=sync == "off"))
         yield made
 
 
-def is_ready(shop: Pipeline, standby: PostgresServer, *, copy: bool) -> object:
-    """Whether the standby's copy of the slot would outlive a failover."""
+def is_ready(shop: Pipeline, primary: PostgresServer, standby: PostgresServer, *, copy: bool) -> object:
+    """Whether the standby's copy of the slot would outlive a failover.
+
+    A slot is copied once it has moved beyond where the standby began, which it does where the log does.
+    """
+    execute(primary.dsn(), "SELECT pg_log_standby_snapshot()")
     if copy:
         execute(standby.dsn(shop.name), "SELECT pg_sync_replication_slots()")
     return one(
