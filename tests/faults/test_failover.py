@@ -29,7 +29,8 @@ def primary_and_standby(database: str, sync: str) -> Iterator[tuple[PostgresServ
     with PostgresServer.start(version=18) as primary:
         execute(primary.dsn(), f"CREATE DATABASE {database}", "SELECT pg_create_physical_replication_slot('standby')")
         link = f"{primary.dsn(database)} application_name=standby"
-        with PostgresServer.backup_of(primary, settings={**STANDBY, "primary_conninfo": link}, standby=True) as standby:
+        settings = {**STANDBY, "sync_replication_slots": sync, "primary_conninfo": link}
+        with PostgresServer.backup_of(primary, settings=settings, standby=True) as standby:
             yield primary, standby
 
 
