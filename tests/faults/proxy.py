@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -184,7 +185,12 @@ class Proxy:
             client, _ = await self._loop.sock_accept(self._listener)
             opening = self._loop.create_task(self._open(client))
             self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening.add_done_callback(partial(self._opened, client))
+
+    def _opened(self, client: socket.socket, opening: asyncio.Task[None]) -> None:
+        self._opening.discard(opening)
+        if opening.cancelled():  # perhaps before it began
+            client.close()
 
     async def _open(self, client: socket.socket) -> None:
         host, port = self._there
@@ -192,10 +198,14 @@ class Proxy:
             await self._rules[Way.UP].flows.wait()
             opening = asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}") if host.startswith("/") else None
             server = await asyncio.wait_for(opening or asyncio.open_connection(host, port), _CONNECT_SECONDS)
-        except (OSError, asyncio.CancelledError):  # the server is down, as the client will see
+        except OSError:  # the server is down, as the client will see
             client.close()
             return
-        from_client, to_client = await asyncio.open_connection(sock=client)
+        try:
+            from_client, to_client = await asyncio.open_connection(sock=client)
+        except asyncio.CancelledError:
+            server[1].transport.abort()
+            raise
         connection = _Connection((to_client, server[1]))
         self._connections.add(connection)
         ways = ((Way.UP, from_client, server[1]), (Way.DOWN, server[0], to_client))

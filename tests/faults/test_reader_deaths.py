@@ -80,7 +80,7 @@ def test_a_reader_that_was_suspended_leaves_the_slot_to_another_and_writes_nothi
     pair.kill(pair.reader)
     suspended = shop.reader()
     load = Workload(shop.source_dsn, seed=4, keys=200, transactions_per_second=100)
-    with confirmed_stays_behind_published(shop), load.running():
+    with confirmed_stays_behind_published(shop) as confirmed, load.running():
         standby = shop.command("cdc.cli", "run", log="standby")
         wait_until("the first to stream", lambda: shop.published >= shop.flush_position() - 1_000_000)
         standby.start()
@@ -94,6 +94,7 @@ def test_a_reader_that_was_suspended_leaves_the_slot_to_another_and_writes_nothi
         wait_until("the first to stand by", lambda: "standing by" in suspended.output)
         later = shop.flush_position()
         wait_until("the second to go on", lambda: shop.published > later)
+        wait_until("the slot to move", lambda: len(set(confirmed)) > 1)
         assert waited < 1 + RESUME_SECONDS
     assert suspended.running
     pair.judge(load)
