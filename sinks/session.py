@@ -189,14 +189,19 @@ class Opener:
         except SinkError as error:
             log.debug("what was held is not let go: %s", error)
 
-    def begin_again(self, checkpoint: Checkpoint, hole: StreamHole, reader: StreamReader) -> StreamBegunAgain:
+    def begin_again(
+        self, checkpoint: Checkpoint, hole: StreamHole, reader: StreamReader, *, lost: bool
+    ) -> StreamBegunAgain:
         """After a hole that a snapshot mends: have the next session begin the stream as if it had never been read.
 
-        That is so when the reader trimmed past this sink, and when nothing of the stream has been applied yet. Raises
-        the hole where entries were removed without our doing: a person must know.
+        That is so when the reader trimmed past this sink, when nothing of the stream has been applied yet, and when
+        Redis had `lost` the checkpoint's entry with the stream's end: rows that were found by a query are published
+        again under other ids. Raises the hole where entries were removed in another way: a person must know.
         """
         if checkpoint.position == START:
             why = "before this sink has read any of them"
+        elif lost:
+            why = "when Redis lost the end of the stream"
         elif reader.was_passed(checkpoint.stream):
             why = "because this sink was more than transport.max_backlog_bytes behind"
         else:

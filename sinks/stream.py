@@ -156,11 +156,17 @@ class StreamReader:
         return found, there.published
 
     def _missing(self, stream: str, position: Position) -> StreamTailLost | StreamHole:
+        """Why no entry was found there. A tail that Redis lost may be coming back meanwhile: ids rise, so once the
+        stream is further than the entry, it is there again or never will be."""
         key, ends = self._key(stream), self.ends(stream)
         if ends.last_generated < position:
             return StreamTailLost(
                 f"{key} ends at {ends.last_generated}, before the checkpoint {position}: Redis lost its tail"
             )
+        with translated_errors(key):
+            is_back = bool(self._client.xrange(key, str(position), str(position)))
+        if is_back:
+            return StreamTailLost(f"{key} had lost its tail, and has the checkpoint {position} again")
         return self._hole(
             stream, f"{key} does not hold the checkpoint {position} any more: entries were removed from it"
         )

@@ -28,6 +28,7 @@ from sinks.errors import (
     StreamEmptied,
     StreamHole,
     StreamsReplaced,
+    StreamTailLost,
     TransportNotTrusted,
     TransportUnreachable,
 )
@@ -91,6 +92,8 @@ class Worker:
         self._contacted = False
         self._standing_by = False
         self._asked_to_fill = False
+        self._lost: dict[str, Position] = {}
+        """Stream -> this sink's place in it, where Redis was found to have lost the stream's end."""
         """A snapshot was asked for because a stream was empty."""
         self._goals: dict[str, Position] | None = None
         """With `once`: stream -> the last entry to apply."""
@@ -241,8 +244,13 @@ class Worker:
         checkpoint = session.checkpoints[stream]
         try:
             batch = self._feed.take(self._place(session, stream, checkpoint.position))
+        except StreamTailLost:
+            self._lost[stream] = checkpoint.position
+            raise
         except StreamHole as hole:
-            raise self._opener.begin_again(checkpoint, hole, self._reader) from hole
+            lost = self._lost.get(stream) == checkpoint.position
+            raise self._opener.begin_again(checkpoint, hole, self._reader, lost=lost) from hole
+        self._lost.pop(stream, None)
         self.status.published = batch.published
         self.counters.read(batch, time.time())
         session.at_end[stream] = batch.at_end

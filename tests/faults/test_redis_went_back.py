@@ -11,9 +11,13 @@ import pytest
 import redis
 
 from cdc.demo.servers import ValkeyServer
+from sinks.errors import StreamTailLost
+from sinks.stream import StreamEnds, StreamReader
 from tests.faults.proxy import Proxy
 from tests.faults.redis_pipeline import RedisPipeline, redis_pipeline
 from tests.processes import wait_until
+from transforms.keys import Keys
+from transforms.position import Position
 
 Make = Callable[[str], RedisPipeline]
 AT_ONCE = {"repl-diskless-sync-delay": "0"}
@@ -177,3 +181,53 @@ def test_a_stream_that_alone_lost_its_end_is_filled_from_the_slot(server: Valkey
     wait_until("the stream to have it again", lambda: shop.last_ids()["row"] >= lost)
     change_others(shop)
     shop.wait_until_equal()
+
+
+def test_a_sink_that_applied_a_snapshot_which_redis_then_lost_takes_another_one(
+    source_dsn: str, target_dsn: str, pipeline_name: str, tmp_path: Path
+) -> None:
+    with (
+        ValkeyServer.start(settings={"appendonly": "yes", "auto-aof-rewrite-percentage": "0"}) as server,
+        redis_pipeline(server, source_dsn, target_dsn, pipeline_name, tmp_path, "confirm_delay_seconds = 3600") as shop,
+    ):
+        shop.start()
+        shop.wait_published()
+        (file,) = (server.directory / "appendonlydir").glob("*.incr.aof")
+        kept, before = file.stat().st_size, shop.last_ids()["row"]
+        shop.run("cdc.cli", "snapshot", "row", "--wait")
+        shop.wait_applied(target_dsn, "copy")
+        applied = shop.last_ids()["row"]
+        server.kill()
+        with file.open("r+b") as written:
+            written.truncate(kept)
+        server.start_again()
+        shop.says(shop.applying, "Redis lost its tail")
+        assert before <= shop.last_ids()["row"] < applied
+        change_rows(shop)
+        shop.wait_until_equal()
+        shop.says(shop.applying, "when Redis lost the end of the stream; a snapshot brings their rows")
+        change_rows(shop)
+        shop.wait_until_equal()
+
+
+def test_a_tail_that_comes_back_between_two_looks_of_a_sink_is_no_hole(
+    server: ValkeyServer, pipeline_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, keys = redis.Redis.from_url(server.url()), Keys(pipeline_name)
+    client.hset(keys.meta, mapping={"incarnation": "a", "epoch": "1", "published": "0/1"})
+    client.xadd(keys.stream("row", 1), {"op": "upsert"}, id="10-1000000")
+    reader, checkpoint = StreamReader(client, keys, "copy"), Position.parse("20-1000000")
+    meta = reader.meta()
+    assert meta is not None
+    look = reader.ends
+
+    def ends(stream: str) -> StreamEnds:
+        for lsn in (20, 30):
+            client.xadd(keys.stream("row", 1), {"op": "upsert"}, id=f"{lsn}-1000000")
+        return look(stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "ends", ends)
+        with pytest.raises(StreamTailLost, match="again"):
+            reader.read("row", meta, checkpoint, 10)
+    assert [entry_id for entry_id, _ in reader.read("row", meta, checkpoint, 10).entries] == [b"30-1000000"]
