@@ -62,8 +62,8 @@ class _Connection:
 
     def end(self, *, with_reset: bool) -> None:
         for writer in self.ends:
-            if with_reset:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if with_reset and (still_open := writer.get_extra_info("socket")).fileno() >= 0:
+                still_open.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()  # what is buffered is lost
         for pump in self.pumps:
             pump.cancel()
