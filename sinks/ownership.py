@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
 from sinks.postgres import Database, compose, identifier, literal, readable, runnable
-from sinks.replica import Examination, Misfit, Replica, load
+from sinks.replica import Examination, Misfit, Replica, examine, load
 from transforms.names import TableName
 
 
@@ -53,6 +53,9 @@ def claim(
             f"{table} does not fit event {examination.label}: {'; '.join(misfit.what for misfit in misfits)}",
             remedy=_remedy(misfits, sink, examination),
         )
+    if examination.statements:  # another sink may be making the same schema
+        database.execute(b"SELECT pg_advisory_xact_lock(hashtextextended('statecast schema', 0))")
+        examination = examine(database, examination.label, examination.table, examination.document)
     for statement in examination.statements:
         try:
             database.execute(statement)
@@ -92,6 +95,19 @@ def forget_rows(database: Database, table: str, *, even_if_new: bool = True) -> 
     )
 
 
+def forget_left(database: Database, pipeline: str, sink: str, tables: list[str]) -> None:
+    """Tables that this sink kept before, and does not among `tables` now, miss what it reads from here on.
+
+    Mapped again, they are filled again.
+    """
+    database.execute(
+        b"UPDATE cdc.replica SET filled = false, wants_snapshot = true, run = NULL"
+        b" WHERE pipeline = %s AND sink = %s AND NOT table_name = ANY(%s)"
+        b" AND (filled OR NOT wants_snapshot OR run IS NOT NULL)",
+        [pipeline, sink, tables],
+    )
+
+
 def want_snapshot(database: Database, table: str) -> None:
     """Its sink is to ask the reader for a snapshot."""
     database.execute(b"UPDATE cdc.replica SET wants_snapshot = true WHERE table_name = %s", [table])
@@ -120,6 +136,8 @@ def forget_older_runs(database: Database, pipeline: str, sink: str) -> None:
     )
 
 
-def snapshot_requested(database: Database, tables: list[str]) -> None:
-    """The reader has been asked."""
-    database.execute(b"UPDATE cdc.replica SET wants_snapshot = false WHERE table_name = ANY(%s)", [tables])
+def snapshot_requested(database: Database, table: str, run: str) -> None:
+    """The reader has been asked for this run."""
+    database.execute(
+        b"UPDATE cdc.replica SET wants_snapshot = false, asked_run = %s WHERE table_name = %s", [run, table]
+    )

@@ -45,6 +45,8 @@ class Replica:
     filled: bool = False
     """A snapshot run has ended since the table was registered."""
     wants_snapshot: bool = False
+    asked_run: str | None = None
+    """The snapshot run that the reader was asked for; None: none was, or one has ended since."""
     run: str | None = None
     """The snapshot run in hand."""
     unseen_table: str | None = None
@@ -128,7 +130,7 @@ def load(database: Database, examination: Examination) -> Replica:
     types = {row[0]: row[1] for row in database.rows(_COLUMNS, [table])}
     equals = {row[0]: f"OPERATOR({row[1]})" for row in database.rows(_KEY, [table])}
     state = database.row(
-        b"SELECT filled, wants_snapshot, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
+        b"SELECT filled, wants_snapshot, asked_run, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
     )
     return Replica(examination.label, examination.table, examination.document, types, equals, *state)
 

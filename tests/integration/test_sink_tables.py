@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
-from tests.integration.sink_harness import CUSTOMER, Pipeline, column, command, customer, mark, upsert
+from tests.integration.sink_harness import (
+    CUSTOMER,
+    Pipeline,
+    column,
+    command,
+    customer,
+    delete,
+    mark,
+    upsert,
+    wait_until,
+)
 from transforms.schema import SchemaDocument
 
 
@@ -129,6 +140,27 @@ def test_an_event_mapped_later_onto_a_stream_in_use_asks_for_a_snapshot(pipeline
     assert pipeline.requests() == [(["order.v1"], "billing")]
 
 
+@pytest.mark.parametrize("left", ["moved", "taken out"])
+def test_a_table_that_was_left_for_a_while_is_filled_again(pipeline: Pipeline, left: str) -> None:
+    pipeline.describe(SchemaDocument("order", 1, "customer", ("id",), CUSTOMER.columns))
+    tables = pipeline.tables = {"customer.v1": "replica.customers", "order.v1": "replica.orders"}
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), customer(2, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    moved = {"customer.v1": "replica.elsewhere"} if left == "moved" else {}
+    pipeline.tables = {"order.v1": "replica.orders"} | moved
+    pipeline.transaction(customer(1, "b"), delete({"id": 2}))
+    assert pipeline.apply() == 0
+    asked = len(pipeline.requests())
+    pipeline.tables = tables
+    pipeline.transaction(customer(3, "c"))
+    assert pipeline.apply() == 0
+    assert pipeline.requests()[asked:] == [(["customer.v1"], "billing")]
+    whole_run = [mark("run-begin", "r2"), customer(1, "b", b"origin", b"snapshot"), mark("run-end", "r2")]
+    pipeline.transaction(*whole_run, customer(3, "c"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "b", 3: "c"}
+
+
 def test_a_role_without_rights_learns_what_to_grant(pipeline: Pipeline, tmp_path: Path) -> None:
     role, admin = f"{pipeline.name}_role", pipeline.target_dsn
     pipeline.execute(f"CREATE ROLE {role} LOGIN")
@@ -183,6 +215,19 @@ def test_a_schema_that_tables_share_is_made_once(pipeline: Pipeline, tmp_path: P
     assert printed.count('CREATE SCHEMA "replica";') == 1
     pipeline.execute(printed)
     assert command(config, "tables")[1] == "-- nothing to do: the replica tables fit\n"
+
+
+def test_two_sinks_that_start_at_once_make_their_schema_once(pipeline: Pipeline) -> None:
+    pipeline.tables = {"customer.v1": "other.customers"}
+    assert pipeline.apply() == 0
+    pipeline.tables = {"customer.v1": "replica.customers"}
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(pipeline.target_dsn) as other, ThreadPoolExecutor() as threads:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('statecast schema', 0)); CREATE SCHEMA replica")
+        worker = threads.submit(pipeline.apply, "shipping")
+        wait_until(lambda: pipeline.rows(waiting), "the second sink waits for the first one")
+        other.commit()
+        assert worker.result() == 0
 
 
 def test_check_says_what_holds_and_what_mends_the_rest(pipeline: Pipeline, tmp_path: Path) -> None:
