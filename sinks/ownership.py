@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
 from sinks.postgres import Database, compose, identifier, literal, readable, runnable
 from sinks.replica import Examination, Misfit, Replica, examine, load
 from transforms.names import TableName
+
+log = logging.getLogger(__name__)
 
 
 def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) -> str | None:
@@ -69,7 +72,25 @@ def claim(
         )
     elif not examination.exists:  # dropped behind our back: its rows come again
         forget_rows(database, table)
+    elif replaced(database, [table]):
+        log.warning("%s is another table than before: its rows come again", table)
+        forget_rows(database, table)
+    database.execute(
+        b"UPDATE cdc.replica SET relation = to_regclass(table_name)::oid"
+        b" WHERE table_name = %s AND relation IS DISTINCT FROM to_regclass(table_name)::oid",
+        [table],
+    )
     return load(database, examination)
+
+
+def replaced(database: Database, tables: list[str]) -> list[str]:
+    """Those of these tables whose name another table has now: what it lacks of the rows is not known."""
+    rows = database.rows(
+        b"SELECT table_name FROM cdc.replica WHERE table_name = ANY(%s) AND relation <> to_regclass(table_name)::oid"
+        b" ORDER BY table_name",
+        [tables],
+    )
+    return [table for (table,) in rows]
 
 
 def _remedy(misfits: Sequence[Misfit], sink: str, examination: Examination) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
-from sinks.postgres import Database, Statement, compose, identifier, listed, part, readable, verbatim
+from sinks.postgres import Database, Statement, compose, identifier, listed, literal, part, readable, verbatim
 from transforms.names import TableName
 from transforms.schema import SchemaDocument
 
@@ -21,6 +21,7 @@ _KEY = resources.files("sinks").joinpath("replica_key.sql").read_bytes()
 _TYPES = (
     b"SELECT to_regtype(name)::oid::bigint FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY place"
 )
+_UNLOGGED = b"SELECT relpersistence = 'u' FROM pg_class WHERE oid = to_regclass(%s)"
 _KEY_NAME = b"SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p'"
 _FILLED_BY_HAND: Mapping[str, LiteralString] = {
     "identity": "ALTER COLUMN {} DROP IDENTITY",
@@ -111,6 +112,13 @@ def examine(
     if kind not in ("r", "p"):
         found.misfits.append(Misfit(f"{table} is not a table", "-- map the event to another name"))
         return found
+    if database.row(_UNLOGGED, [str(table)])[0]:
+        mend = compose(
+            "ALTER TABLE {} SET LOGGED; UPDATE cdc.replica SET wants_snapshot = true WHERE table_name = {}",
+            identifier(table),
+            literal(str(table)),
+        )
+        found.misfits.append(Misfit("it is unlogged, so that a crash empties it", readable(mend)))
     found.has_rows = bool(database.row(compose("SELECT EXISTS (SELECT FROM {})", identifier(table)))[0])
     for name in document.names:
         if name not in columns:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole
-from sinks.ownership import claim, forget_left, forget_older_runs, forget_rows, snapshot_requested
+from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole, TableReplaced
+from sinks.ownership import claim, forget_left, forget_older_runs, forget_rows, replaced, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.rebuild.filling import Rebuild
@@ -225,6 +225,13 @@ class Opener:
         for replica, run in zip(wanting, runs, strict=True):
             replica.wants_snapshot, replica.asked_run = False, run
         log.info("asked the reader for a snapshot of %s", ", ".join(labels))
+
+    def require_same_tables(self, session: Session) -> None:
+        """Raises TableReplaced, for a new session to be opened, which has the table filled."""
+        with self._database.transaction():
+            others = replaced(self._database, [str(replica.table) for replica in session.replicas.values()])
+        if others:
+            raise TableReplaced(f"another table has taken the name {_listed(others)}")
 
     def request_lost(self, session: Session, control: Control) -> None:
         """Ask again for what was asked for, and the reader does not know of: Redis may have lost the request."""

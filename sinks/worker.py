@@ -28,6 +28,7 @@ from sinks.errors import (
     StreamEmptied,
     StreamHole,
     StreamsReplaced,
+    TableReplaced,
     TransportNotTrusted,
     TransportUnreachable,
 )
@@ -154,8 +155,9 @@ class Worker:
             if not (moved or self._reached or self._stop.is_set()):
                 positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
                 self._reader.wait(positions, IDLE_SECONDS)
-        except (CheckpointMoved, RebuildMoved, StreamBegunAgain, StreamsReplaced) as error:
-            log.log(logging.WARNING if isinstance(error, StreamBegunAgain) else logging.INFO, "%s", error)
+        except (CheckpointMoved, RebuildMoved, StreamBegunAgain, StreamsReplaced, TableReplaced) as error:
+            is_news = isinstance(error, StreamBegunAgain | TableReplaced)
+            log.log(logging.WARNING if is_news else logging.INFO, "%s", error)
             self._session = None
             self._stop.wait(0.05)
 
@@ -307,6 +309,7 @@ class Worker:
             with self._database.transaction():
                 self.status.dead = self._checkpoints.renew(len(session.checkpoints))
             self._renewed_at = now
+            self._opener.require_same_tables(session)
         if now - self._asked_at >= ASK_AGAIN_SECONDS:
             self._opener.request_lost(session, self._control)
             self._asked_at = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
+from sinks.worker import Worker
 from tests.integration.sink_harness import (
     CUSTOMER,
     Pipeline,
@@ -127,6 +129,51 @@ def test_a_dropped_table_is_made_again_and_filled_by_a_snapshot(pipeline: Pipeli
     pipeline.transaction(customer(1, "a"))
     assert pipeline.apply() == 0
     pipeline.execute("DROP TABLE replica.customers")
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+
+
+ANOTHER = "CREATE TABLE replica.new (LIKE replica.customers INCLUDING ALL); DROP TABLE replica.customers;"
+ANOTHER += "ALTER TABLE replica.new RENAME TO customers"
+
+
+def test_another_table_under_the_name_is_filled_by_a_snapshot(pipeline: Pipeline) -> None:
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    pipeline.execute(ANOTHER)
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    assert pipeline.rows("SELECT filled FROM cdc.replica") == [(False,)]
+    assert pipeline.apply() == 0
+    assert len(pipeline.requests()) == 1
+
+
+def test_a_running_worker_notices_that_another_table_took_the_name(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.worker.RENEW_SECONDS", 0.1)
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    stop = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        worker = threads.submit(Worker(pipeline.config(), stop).run)
+        try:
+            wait_until(lambda: pipeline.rows("SELECT to_regclass('replica.customers')") != [(None,)], "a table")
+            wait_until(pipeline.customers, "its row")
+            pipeline.execute(ANOTHER)
+            wait_until(pipeline.requests, "a snapshot is asked for")
+        finally:
+            stop.set()
+        assert worker.result() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+
+
+def test_an_unlogged_table_is_refused_and_filled_again_once_it_is_logged(pipeline: Pipeline) -> None:
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    pipeline.execute("ALTER TABLE replica.customers SET UNLOGGED")
+    with pytest.raises(TableMisfit, match="a crash empties it") as caught:
+        pipeline.apply()
+    pipeline.execute(caught.value.remedy.split("\n", 1)[1])
     assert pipeline.apply() == 0
     assert pipeline.requests() == [(["customer.v1"], "billing")]
 
