@@ -73,8 +73,8 @@ class Checkpoints:
 
     def _schema_is_current(self) -> bool:
         query = (
-            b"SELECT EXISTS (SELECT FROM pg_attribute"
-            b" WHERE attrelid = to_regclass('cdc.replica') AND attname = 'unseen_table')"
+            b"SELECT count(*) = 2 FROM pg_attribute"
+            b" WHERE attrelid = to_regclass('cdc.replica') AND attname IN ('unseen_table', 'asked_run')"
         )
         return self.schema_exists() and bool(self._database.row(query)[0])
 

@@ -84,7 +84,7 @@ class DeadCommands:
                 if event.type not in documents:
                     raise self._unknown(f"event {event.id} is of {event.type}, which this sink does not map")
                 if earlier := self._events.earlier(event):
-                    first = ", ".join(map(str, earlier))
+                    first = " ".join(map(str, earlier))
                     raise EventUnknown(
                         f"event {event.id} follows {first}, parked of the same row",
                         remedy=f"Retry those first: `cdc-sink dead {self._config.name} retry {first}`.",

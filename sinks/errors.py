@@ -179,6 +179,13 @@ class RebuildMoved(SinkError):
     remedy = "Nothing: the worker goes on by itself."
 
 
+class TableReplaced(SinkError):
+    """Another table has taken the name of a replica table: restored, renamed, or made anew."""
+
+    retryable = True
+    remedy = "Nothing: the worker asks for a snapshot, which fills it."
+
+
 # --- the streams -----------------------------------------------------------------------------------------------------
 
 

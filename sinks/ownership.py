@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
 from sinks.postgres import Database, compose, identifier, literal, readable, runnable
-from sinks.replica import Examination, Misfit, Replica, load
+from sinks.replica import Examination, Misfit, Replica, examine, load
 from transforms.names import TableName
+
+log = logging.getLogger(__name__)
 
 
 def foreign(examination: Examination, pipeline: str, sink: str, *, adopt: bool) -> str | None:
@@ -53,6 +56,9 @@ def claim(
             f"{table} does not fit event {examination.label}: {'; '.join(misfit.what for misfit in misfits)}",
             remedy=_remedy(misfits, sink, examination),
         )
+    if examination.statements:  # another sink may be making the same schema
+        database.execute(b"SELECT pg_advisory_xact_lock(hashtextextended('statecast schema', 0))")
+        examination = examine(database, examination.label, examination.table, examination.document)
     for statement in examination.statements:
         try:
             database.execute(statement)
@@ -66,7 +72,25 @@ def claim(
         )
     elif not examination.exists:  # dropped behind our back: its rows come again
         forget_rows(database, table)
+    elif replaced(database, [table]):
+        log.warning("%s is another table than before: its rows come again", table)
+        forget_rows(database, table)
+    database.execute(
+        b"UPDATE cdc.replica SET relation = to_regclass(table_name)::oid"
+        b" WHERE table_name = %s AND relation IS DISTINCT FROM to_regclass(table_name)::oid",
+        [table],
+    )
     return load(database, examination)
+
+
+def replaced(database: Database, tables: list[str]) -> list[str]:
+    """Those of these tables whose name another table has now: what it lacks of the rows is not known."""
+    rows = database.rows(
+        b"SELECT table_name FROM cdc.replica WHERE table_name = ANY(%s) AND relation <> to_regclass(table_name)::oid"
+        b" ORDER BY table_name",
+        [tables],
+    )
+    return [table for (table,) in rows]
 
 
 def _remedy(misfits: Sequence[Misfit], sink: str, examination: Examination) -> str:
@@ -89,6 +113,19 @@ def forget_rows(database: Database, table: str, *, even_if_new: bool = True) -> 
         b"UPDATE cdc.replica SET filled = false, wants_snapshot = true, run = NULL"
         b" WHERE table_name = %s AND (filled OR %s)",
         [table, even_if_new],
+    )
+
+
+def forget_left(database: Database, pipeline: str, sink: str, tables: list[str]) -> None:
+    """Tables that this sink kept before, and does not among `tables` now, miss what it reads from here on.
+
+    Mapped again, they are filled again.
+    """
+    database.execute(
+        b"UPDATE cdc.replica SET filled = false, wants_snapshot = true, run = NULL"
+        b" WHERE pipeline = %s AND sink = %s AND NOT table_name = ANY(%s)"
+        b" AND (filled OR NOT wants_snapshot OR run IS NOT NULL)",
+        [pipeline, sink, tables],
     )
 
 
@@ -120,6 +157,8 @@ def forget_older_runs(database: Database, pipeline: str, sink: str) -> None:
     )
 
 
-def snapshot_requested(database: Database, tables: list[str]) -> None:
-    """The reader has been asked."""
-    database.execute(b"UPDATE cdc.replica SET wants_snapshot = false WHERE table_name = ANY(%s)", [tables])
+def snapshot_requested(database: Database, table: str, run: str) -> None:
+    """The reader has been asked for this run."""
+    database.execute(
+        b"UPDATE cdc.replica SET wants_snapshot = false, asked_run = %s WHERE table_name = %s", [run, table]
+    )

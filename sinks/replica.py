@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
-from sinks.postgres import Database, Statement, compose, identifier, listed, part, readable, verbatim
+from sinks.postgres import Database, Statement, compose, identifier, listed, literal, part, readable, verbatim
 from transforms.names import TableName
 from transforms.schema import SchemaDocument
 
@@ -21,6 +21,7 @@ _KEY = resources.files("sinks").joinpath("replica_key.sql").read_bytes()
 _TYPES = (
     b"SELECT to_regtype(name)::oid::bigint FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY place"
 )
+_UNLOGGED = b"SELECT relpersistence = 'u' FROM pg_class WHERE oid = to_regclass(%s)"
 _KEY_NAME = b"SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p'"
 _FILLED_BY_HAND: Mapping[str, LiteralString] = {
     "identity": "ALTER COLUMN {} DROP IDENTITY",
@@ -45,6 +46,8 @@ class Replica:
     filled: bool = False
     """A snapshot run has ended since the table was registered."""
     wants_snapshot: bool = False
+    asked_run: str | None = None
+    """The snapshot run that the reader was asked for; None: none was, or one has ended since."""
     run: str | None = None
     """The snapshot run in hand."""
     unseen_table: str | None = None
@@ -109,6 +112,13 @@ def examine(
     if kind not in ("r", "p"):
         found.misfits.append(Misfit(f"{table} is not a table", "-- map the event to another name"))
         return found
+    if database.row(_UNLOGGED, [str(table)])[0]:
+        mend = compose(
+            "ALTER TABLE {} SET LOGGED; UPDATE cdc.replica SET wants_snapshot = true WHERE table_name = {}",
+            identifier(table),
+            literal(str(table)),
+        )
+        found.misfits.append(Misfit("it is unlogged, so that a crash empties it", readable(mend)))
     found.has_rows = bool(database.row(compose("SELECT EXISTS (SELECT FROM {})", identifier(table)))[0])
     for name in document.names:
         if name not in columns:
@@ -128,7 +138,7 @@ def load(database: Database, examination: Examination) -> Replica:
     types = {row[0]: row[1] for row in database.rows(_COLUMNS, [table])}
     equals = {row[0]: f"OPERATOR({row[1]})" for row in database.rows(_KEY, [table])}
     state = database.row(
-        b"SELECT filled, wants_snapshot, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
+        b"SELECT filled, wants_snapshot, asked_run, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
     )
     return Replica(examination.label, examination.table, examination.document, types, equals, *state)
 

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS cdc.replica (
     registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     filled boolean NOT NULL DEFAULT false,           -- a snapshot run has ended since
     wants_snapshot boolean NOT NULL DEFAULT false,   -- and has not asked the reader yet
+    asked_run text,                    -- the snapshot run that the reader was asked for, until one has ended
+    relation oid,                      -- the table itself: another one may take its name
     run text,                          -- the snapshot run in hand
     unseen_table text                  -- in schema cdc: the keys that were there when it began and were not seen since
 );
@@ -56,6 +58,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'unseen_table') THEN
         ALTER TABLE cdc.replica ADD COLUMN unseen_table text;
         UPDATE cdc.rebuild SET run = NULL WHERE ended_at IS NULL;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'cdc.replica'::regclass AND attname = 'asked_run') THEN
+        ALTER TABLE cdc.replica ADD COLUMN asked_run text, ADD COLUMN relation oid;
     END IF;
 END
 $$;

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
-from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole
-from sinks.ownership import claim, forget_older_runs, forget_rows, snapshot_requested
+from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole, TableReplaced
+from sinks.ownership import claim, forget_left, forget_older_runs, forget_rows, replaced, snapshot_requested
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.rebuild.filling import Rebuild
@@ -136,6 +136,8 @@ class Opener:
                             session.rebuilds[label] = rebuild
                         failed = failed or rebuild is None
             session.left = self._checkpoints.forget_others(list(session.checkpoints))
+            kept = [*session.replicas.values(), *(rebuild.shadow for rebuild in session.rebuilds.values())]
+            forget_left(self._database, pipeline, sink, [str(replica.table) for replica in kept])
         if failed:  # and the table that it was to replace may not fit
             raise RebuildMoved("a rebuild cannot be begun")
         log.info("sink %s of pipeline %s works on %s", sink, pipeline, _listed(list(session.checkpoints)))
@@ -213,7 +215,7 @@ class Opener:
     def request_snapshots(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
         self._rebuilding.request_snapshots(session.rebuilds, control)
-        self.request_wanted(session, control)
+        self.request_lost(session, control)
 
     def request_wanted(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that want it."""
@@ -221,12 +223,28 @@ class Opener:
         if not wanting:
             return
         labels = [replica.label for replica in wanting]
-        control.request_snapshot(labels)
+        runs = control.request_snapshot(labels)
         with self._database.transaction():
-            snapshot_requested(self._database, [str(replica.table) for replica in wanting])
-        for replica in wanting:
-            replica.wants_snapshot = False
+            for replica, run in zip(wanting, runs, strict=True):
+                snapshot_requested(self._database, str(replica.table), run)
+        for replica, run in zip(wanting, runs, strict=True):
+            replica.wants_snapshot, replica.asked_run = False, run
         log.info("asked the reader for a snapshot of %s", ", ".join(labels))
+
+    def require_same_tables(self, session: Session) -> None:
+        """Raises TableReplaced, for a new session to be opened, which has the table filled."""
+        with self._database.transaction():
+            others = replaced(self._database, [str(replica.table) for replica in session.replicas.values()])
+        if others:
+            raise TableReplaced(f"another table has taken the name {_listed(others)}")
+
+    def request_lost(self, session: Session, control: Control) -> None:
+        """Ask again for what was asked for, and the reader does not know of: Redis may have lost the request."""
+        for replica in session.replicas.values():
+            if replica.asked_run is not None and not control.is_on_its_way(replica.asked_run):
+                log.warning("the snapshot of %s that the reader was asked for is not on its way", replica.label)
+                replica.wants_snapshot = True
+        self.request_wanted(session, control)
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -67,7 +67,7 @@ def _end(database: Database, replica: Replica) -> None:
         )
         swept = database.execute(statement)
     _drop(database, replica)
-    replica.run, replica.filled = None, True
+    replica.run, replica.asked_run, replica.filled = None, None, True
     _store(database, replica)
     deleted = f"; rows deleted that the source has no more: {swept:,}" if swept else ""
     log.info("snapshot run of %s is complete%s", replica.label, deleted)
@@ -81,8 +81,8 @@ def _drop(database: Database, replica: Replica) -> None:
 
 def _store(database: Database, replica: Replica) -> None:
     database.execute(
-        b"UPDATE cdc.replica SET run = %s, unseen_table = %s, filled = %s WHERE table_name = %s",
-        [replica.run, replica.unseen_table, replica.filled, str(replica.table)],
+        b"UPDATE cdc.replica SET run = %s, unseen_table = %s, filled = %s, asked_run = %s WHERE table_name = %s",
+        [replica.run, replica.unseen_table, replica.filled, replica.asked_run, str(replica.table)],
     )
 
 

@@ -29,6 +29,7 @@ from sinks.errors import (
     StreamHole,
     StreamsReplaced,
     StreamTailLost,
+    TableReplaced,
     TransportNotTrusted,
     TransportUnreachable,
 )
@@ -49,6 +50,8 @@ from transforms.pulse import Pulse
 
 IDLE_SECONDS = 1.0
 RENEW_SECONDS = 3.0
+ASK_AGAIN_SECONDS = 10.0
+"""Between two looks whether a snapshot that was asked for is on its way."""
 CANCEL_SECONDS = 3.0
 """A statement that still runs this long after the worker was told to end is cancelled."""
 
@@ -104,6 +107,7 @@ class Worker:
         self.pulse = Pulse()
         self._teller = Teller(self.status, self.counters)
         self._renewed_at = 0.0
+        self._asked_at = 0.0
 
     def run(self) -> int:
         """Returns the exit code. Raises StatecastError for what ends the worker before it is told to."""
@@ -154,8 +158,9 @@ class Worker:
             if not (moved or self._reached or self._stop.is_set()):
                 positions = {s: session.seen.get(s, c.position) for s, c in session.checkpoints.items()}
                 self._reader.wait(positions, IDLE_SECONDS)
-        except (CheckpointMoved, RebuildMoved, StreamBegunAgain, StreamsReplaced) as error:
-            log.log(logging.WARNING if isinstance(error, StreamBegunAgain) else logging.INFO, "%s", error)
+        except (CheckpointMoved, RebuildMoved, StreamBegunAgain, StreamsReplaced, TableReplaced) as error:
+            is_news = isinstance(error, StreamBegunAgain | TableReplaced)
+            log.log(logging.WARNING if is_news else logging.INFO, "%s", error)
             self._session = None
             self._stop.wait(0.05)
 
@@ -199,6 +204,7 @@ class Worker:
         self._standing_by = False
         self.counters.sessions += 1
         self._opener.request_snapshots(session, self._control)
+        self._asked_at = time.monotonic()
         self.status.enter("streaming")
         self._teller.begin()
         self._renewed_at = 0.0
@@ -311,6 +317,10 @@ class Worker:
             with self._database.transaction():
                 self.status.dead = self._checkpoints.renew(len(session.checkpoints))
             self._renewed_at = now
+            self._opener.require_same_tables(session)
+        if now - self._asked_at >= ASK_AGAIN_SECONDS:
+            self._opener.request_lost(session, self._control)
+            self._asked_at = now
         if self._teller.is_due():
             self._teller.tell_progress(session, self._control, self._reader)
         self._rebuilding.keep(session.rebuilds, session.checkpoints)

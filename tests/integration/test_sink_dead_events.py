@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,19 @@ def test_a_partial_event_is_retried_behind_what_came_before_it(pipeline: Pipelin
     pipeline.execute("ALTER TABLE replica.customers DROP CONSTRAINT short")
     assert command(config, "dead", "retry", str(second), str(first))[0] == 0
     assert pipeline.customers() == {1: "b"}
+
+
+def test_what_is_to_be_retried_first_can_be_run_as_it_is_printed(pipeline: Pipeline, tmp_path: Path) -> None:
+    config = pipeline.config_file(tmp_path)
+    pipeline.transaction(customer(1, POISON))
+    for name in "bc":
+        pipeline.transaction(upsert({"id": 1}, {"id": 1, "name": name}, b"partial", b'["id"]'))
+        assert pipeline.apply() == 1
+    pipeline.execute("ALTER TABLE replica.customers DROP CONSTRAINT short")
+    *_, last = (row[0] for row in pipeline.rows("SELECT id FROM cdc.dead_event ORDER BY id"))
+    _, _, err = command(config, "dead", "retry", str(last))
+    told = re.search(r"`cdc-sink dead billing retry (.*)`", " ".join(err.split()))
+    assert told is not None
+    assert command(config, "dead", "retry", *told[1].split())[0] == 0
+    assert command(config, "dead", "retry", str(last))[0] == 0
+    assert pipeline.customers() == {1: "c"}

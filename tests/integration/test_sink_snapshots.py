@@ -269,6 +269,46 @@ def test_a_sink_that_comes_after_entries_were_trimmed_asks_for_a_snapshot(pipeli
     assert pipeline.requests() == [(["customer.v1"], "billing")]
 
 
+def test_a_snapshot_that_redis_forgot_about_is_asked_for_again(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"), customer(2, "b"))
+    pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    assert pipeline.apply() == 0
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    pipeline.redis.delete(pipeline.keys.requests)
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    ((run,),) = pipeline.rows("SELECT asked_run FROM cdc.replica")
+    pipeline.redis.delete(pipeline.keys.requests)  # the reader takes it
+    pipeline.transaction(mark("run-begin", run, to="billing"))
+    assert pipeline.apply() == 0
+    pipeline.redis.delete(pipeline.keys.runs)
+    assert pipeline.apply() == 0
+    ((again,),) = pipeline.rows("SELECT asked_run FROM cdc.replica")
+    rows = [customer(id_, "now", *SNAPSHOT, b"to", b"billing") for id_ in (1, 2)]
+    pipeline.transaction(mark("run-begin", again, to="billing"), *rows, mark("run-end", again, to="billing"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "now", 2: "now"}
+    assert pipeline.rows("SELECT asked_run FROM cdc.replica") == [(None,)]
+
+
+def test_a_running_worker_notices_that_its_request_is_gone(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinks.worker.ASK_AGAIN_SECONDS", 0.2)
+    pipeline.transaction(customer(1, "a"), customer(2, "b"))
+    pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    stop = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        worker = threads.submit(Worker(pipeline.config(), stop).run)
+        try:
+            wait_until(pipeline.requests, "the snapshot is asked for")
+            wait_until(lambda: pipeline.status().get("state") == "streaming", "the worker is at work")
+            pipeline.redis.delete(pipeline.keys.requests)
+            wait_until(pipeline.requests, "it is asked for again")
+        finally:
+            stop.set()
+        assert worker.result() == 0
+
+
 def test_entries_removed_before_the_first_read_are_brought_by_a_snapshot(pipeline: Pipeline) -> None:
     assert pipeline.apply() == 0  # the checkpoint is at the beginning
     pipeline.transaction(customer(1, "a"))

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from sinks.errors import AccessDenied, TableForeign, TableMisfit
-from tests.integration.sink_harness import CUSTOMER, Pipeline, column, command, customer, mark, upsert
+from sinks.worker import Worker
+from tests.integration.sink_harness import (
+    CUSTOMER,
+    Pipeline,
+    column,
+    command,
+    customer,
+    delete,
+    mark,
+    upsert,
+    wait_until,
+)
 from transforms.schema import SchemaDocument
 
 
@@ -120,6 +133,51 @@ def test_a_dropped_table_is_made_again_and_filled_by_a_snapshot(pipeline: Pipeli
     assert pipeline.requests() == [(["customer.v1"], "billing")]
 
 
+ANOTHER = "CREATE TABLE replica.new (LIKE replica.customers INCLUDING ALL); DROP TABLE replica.customers;"
+ANOTHER += "ALTER TABLE replica.new RENAME TO customers"
+
+
+def test_another_table_under_the_name_is_filled_by_a_snapshot(pipeline: Pipeline) -> None:
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    pipeline.execute(ANOTHER)
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+    assert pipeline.rows("SELECT filled FROM cdc.replica") == [(False,)]
+    assert pipeline.apply() == 0
+    assert len(pipeline.requests()) == 1
+
+
+def test_a_running_worker_notices_that_another_table_took_the_name(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.worker.RENEW_SECONDS", 0.1)
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    stop = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        worker = threads.submit(Worker(pipeline.config(), stop).run)
+        try:
+            wait_until(lambda: pipeline.rows("SELECT to_regclass('replica.customers')") != [(None,)], "a table")
+            wait_until(pipeline.customers, "its row")
+            pipeline.execute(ANOTHER)
+            wait_until(pipeline.requests, "a snapshot is asked for")
+        finally:
+            stop.set()
+        assert worker.result() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+
+
+def test_an_unlogged_table_is_refused_and_filled_again_once_it_is_logged(pipeline: Pipeline) -> None:
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    pipeline.execute("ALTER TABLE replica.customers SET UNLOGGED")
+    with pytest.raises(TableMisfit, match="a crash empties it") as caught:
+        pipeline.apply()
+    pipeline.execute(caught.value.remedy.split("\n", 1)[1])
+    assert pipeline.apply() == 0
+    assert pipeline.requests() == [(["customer.v1"], "billing")]
+
+
 def test_an_event_mapped_later_onto_a_stream_in_use_asks_for_a_snapshot(pipeline: Pipeline) -> None:
     pipeline.describe(SchemaDocument("order", 1, "customer", ("id",), CUSTOMER.columns))
     pipeline.transaction(customer(1, "a"))
@@ -127,6 +185,27 @@ def test_an_event_mapped_later_onto_a_stream_in_use_asks_for_a_snapshot(pipeline
     pipeline.tables["order.v1"] = "replica.orders"
     assert pipeline.apply() == 0
     assert pipeline.requests() == [(["order.v1"], "billing")]
+
+
+@pytest.mark.parametrize("left", ["moved", "taken out"])
+def test_a_table_that_was_left_for_a_while_is_filled_again(pipeline: Pipeline, left: str) -> None:
+    pipeline.describe(SchemaDocument("order", 1, "customer", ("id",), CUSTOMER.columns))
+    tables = pipeline.tables = {"customer.v1": "replica.customers", "order.v1": "replica.orders"}
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), customer(2, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    moved = {"customer.v1": "replica.elsewhere"} if left == "moved" else {}
+    pipeline.tables = {"order.v1": "replica.orders"} | moved
+    pipeline.transaction(customer(1, "b"), delete({"id": 2}))
+    assert pipeline.apply() == 0
+    asked = len(pipeline.requests())
+    pipeline.tables = tables
+    pipeline.transaction(customer(3, "c"))
+    assert pipeline.apply() == 0
+    assert pipeline.requests()[asked:] == [(["customer.v1"], "billing")]
+    whole_run = [mark("run-begin", "r2"), customer(1, "b", b"origin", b"snapshot"), mark("run-end", "r2")]
+    pipeline.transaction(*whole_run, customer(3, "c"))
+    assert pipeline.apply() == 0
+    assert pipeline.customers() == {1: "b", 3: "c"}
 
 
 def test_a_role_without_rights_learns_what_to_grant(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -183,6 +262,19 @@ def test_a_schema_that_tables_share_is_made_once(pipeline: Pipeline, tmp_path: P
     assert printed.count('CREATE SCHEMA "replica";') == 1
     pipeline.execute(printed)
     assert command(config, "tables")[1] == "-- nothing to do: the replica tables fit\n"
+
+
+def test_two_sinks_that_start_at_once_make_their_schema_once(pipeline: Pipeline) -> None:
+    pipeline.tables = {"customer.v1": "other.customers"}
+    assert pipeline.apply() == 0
+    pipeline.tables = {"customer.v1": "replica.customers"}
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(pipeline.target_dsn) as other, ThreadPoolExecutor() as threads:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('statecast schema', 0)); CREATE SCHEMA replica")
+        worker = threads.submit(pipeline.apply, "shipping")
+        wait_until(lambda: pipeline.rows(waiting), "the second sink waits for the first one")
+        other.commit()
+        assert worker.result() == 0
 
 
 def test_check_says_what_holds_and_what_mends_the_rest(pipeline: Pipeline, tmp_path: Path) -> None:
