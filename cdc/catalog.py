@@ -7,7 +7,7 @@ application's own UPDATE fail afterwards, so these rules are checked before a pu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cdc.config import EventConfig
 from transforms.column_type import ColumnType
@@ -77,6 +77,8 @@ class Table:
     estimated_rows: int
     children: tuple[TableName, ...] = ()
     """Tables that inherit from it, and from these; partitions do not count."""
+    leaf_identities: Mapping[TableName, frozenset[str]] = field(default_factory=dict)
+    """Partitions that have one -> the columns that a delete in the log carries: it is theirs that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +168,15 @@ def _check_key(event: EventConfig, table: Table, key: Sequence[str], columns: Se
         raise KeyUnfit(f"{where}: no unique index of {table.name} is over just ({', '.join(key)})")
     if table.kind != "p" and not frozenset(key) <= table.identity_columns:
         raise KeyUnfit(f"{where}: the replica identity of {table.name} does not hold ({', '.join(key)})")
+    unfit = [leaf for leaf, columns in table.leaf_identities.items() if not frozenset(key) <= columns]
+    if unfit:
+        raise KeyUnfit(
+            f"{where}: the replica identity of partition {', '.join(map(str, unfit))} does not hold ({', '.join(key)}),"
+            " and each partition has its own",
+            remedy=" ".join(f"ALTER TABLE {leaf} REPLICA IDENTITY {identity_for(table, key)};" for leaf in unfit),
+        )
+
+
+def identity_for(table: Table, key: Sequence[str]) -> str:
+    """The replica identity that tells this key: the default one where the primary key does."""
+    return "DEFAULT" if frozenset(key) <= frozenset(table.primary_key) else "FULL"

@@ -165,13 +165,14 @@ class Control:
         documents: Sequence[SchemaDocument],
         mapped: Mapping[str, int],
         runs: Sequence[Run],
-        grounds: Mapping[str, Sequence[str]] | None = None,
+        published: tuple[Mapping[str, Sequence[str]], str | None] | None = None,
         begins: Mapping[str, int] | None = None,
         numbers: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
 
-        `grounds`: by what each event's table is published (label -> rows of the catalog), where that was looked at.
+        `published`: by what each event's table is published (label -> rows of the catalog), and by which version of
+        the publication, where that was looked at.
         `begins`: from which commit LSN on each event is published as it is mapped now; `numbers`: of its columns.
         """
         with translated_errors():
@@ -179,8 +180,11 @@ class Control:
             if documents:
                 pipe.hset(self._keys.schema, mapping={document.label: document.to_json() for document in documents})
             pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
-            if grounds is not None:
+            if published is not None:
+                grounds, version = published
                 pipe.hset(self._keys.meta, "grounds", json.dumps(dict(grounds)))
+                if version is not None:
+                    pipe.hset(self._keys.meta, "publication_version", version)
             if numbers is not None:
                 pipe.hset(self._keys.meta, "numbers", json.dumps(numbers))
             if begins is not None:

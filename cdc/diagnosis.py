@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cdc.wording import ago, size
+from transforms import published
 
 Severity = Literal["error", "warning"]
 
@@ -191,6 +192,9 @@ def _sinks(status: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(
                 "warning", part, f"{events} parked", remedy=f"Look at them: `cdc-sink dead {sink['name']} list`."
             )
+        for label in sink.get("gone", []):
+            what = f"maps {label}, which {published.NOT_PUBLISHED}"
+            yield Problem("warning", part, what, remedy=published.remedy(sink["name"]))
         if at_work and not sink.get("reason") and (sink.get("lag_seconds") or 0) > BEHIND_SECONDS:
             what = f"is {ago(sink['lag_seconds'])} behind"
             yield Problem("warning", part, what, remedy="Look at the load and the locks of its target database.")

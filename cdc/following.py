@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from cdc.announced import doubtful_columns
 from cdc.control import Control
 from cdc.errors import SourceError
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
+from cdc.provisioning import Published
 from cdc.route import Route
+from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
-from cdc.source.tables import column_types, describe_tables, table_numbers
+from cdc.source.tables import attributes, column_types, describe_tables, partition_ancestors, table_numbers
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +35,13 @@ class Follower:
         self,
         shapes: Shapes,
         publication: str,
-        grounds: Mapping[str, Sequence[str]],
+        published: Published,
         source: Source,
         control: Control,
         on_new_runs: Callable[[], None],
         stream_key: Callable[[str], bytes],
     ) -> None:
-        """`grounds`: by what each event's table is published, as this session found it.
+        """`published`: by what each event's table is published, as this session found it.
 
         `source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored.
         """
@@ -48,22 +51,54 @@ class Follower:
         """What can be read by query, by label: as the catalog was when it was looked at last."""
         self._shapes = shapes
         self._publication = publication
-        self._grounds = grounds
+        self._published = published
         self._source = source
         self._control = control
         self._on_new_runs = on_new_runs
         self._stream_key = stream_key
         self._labels_of = shapes.oids()
+        self._numbers = shapes.numbers
 
     def routes(self, message: RelationMessage) -> list[Route]:
         """The routes of a relation that the log announces (called by the stream's thread)."""
         labels = self._labels_of.get(message.relation_id, [])
         if not labels:
+            for ancestor in partition_ancestors(self._source, message.relation_id):
+                for label in self._labels_of.get(ancestor, []):  # each partition has an identity of its own
+                    self._shapes.expect_key(label, message)
             return []
         types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
         if not all(self._shapes.fits(label, message, types) for label in labels):
             self._follow_catalog()
+        self._judge_columns(message, labels)
         return [self._shapes.route(label, message, types, self._stream_key) for label in labels]
+
+    def _judge_columns(self, message: RelationMessage, labels: Sequence[str]) -> None:
+        """Have snapshots made where values in the log may be those of other columns; see `announced`.
+
+        Raises MappingMoved where the table's columns are not those that this session began with.
+        """
+        announced = [info.name for info in message.columns]
+        if announced == self._shapes.logged_columns(labels[0]):
+            return
+        found = attributes(self._source, message.relation_id)
+        numbers = {one.name: one.number for one in found if not one.dropped}
+        runs = []
+        for label in labels:
+            self._expect_numbers(label, numbers)
+            if others := doubtful_columns(announced, found, self._shapes[label].mapping.names):
+                reason = f"its column {', '.join(others)} was another one for a while: the log has that one's values"
+                log.warning("%s: %s. A snapshot of it is made", label, reason)
+                runs.append(Run.new(label, reason=reason))
+        if runs:
+            self._control.store_runs(runs)
+            self._on_new_runs()
+
+    def _expect_numbers(self, label: str, numbers: Mapping[str, int]) -> None:
+        """Raise MappingMoved where columns of an event's table are not those that this session began with."""
+        if others := [name for name, number in self._numbers[label].items() if numbers.get(name, number) != number]:
+            table = self._shapes[label].mapping.table.name
+            raise MappingMoved(f"columns of {table} are other ones now: {', '.join(others)}")
 
     def _follow_catalog(self) -> None:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
@@ -90,10 +125,11 @@ class Follower:
         if moved:
             raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
         for shape in self._shapes.values():
-            if others := shape.mapping.replaced_columns(found[shape.mapping.table.name][1]):
-                raise MappingMoved(f"columns of {shape.mapping.table.name} are other ones now: {', '.join(others)}")
+            self._expect_numbers(shape.mapping.label, found[shape.mapping.table.name][1])
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
-        if returned := self._shapes.returned(self._grounds, publication):
+        if publication.version != self._published.version:
+            raise MappingMoved(f"publication {self._publication} was altered")
+        if returned := self._shapes.returned(self._published.grounds, publication):
             names = ", ".join(map(str, returned))
             raise MappingMoved(f"{names} was taken out of publication {self._publication} and added again")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cdc.catalog import EventMapping, KeyNotInLog, Table, map_event
+from cdc.catalog import EventMapping, KeyNotInLog, Table, identity_for, map_event
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.messages import RelationMessage
 from cdc.route import Route
@@ -185,6 +185,27 @@ class Shapes:
         named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
         return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.columns)
 
+    def expect_key(self, label: str, message: RelationMessage) -> None:
+        """Raise KeyNotInLog where changes of a relation, an event's table or a partition of it, do not tell the key."""
+        mapping = self._by_label[label].mapping
+        named = {info.name for info in message.columns if info.is_key}
+        unkeyed = [name for name in mapping.key if name not in named]
+        if not unkeyed:
+            return
+        table = TableName(message.schema, message.name)
+        has_default = message.replica_identity == "d"
+        identity = "FULL" if has_default else identity_for(mapping.table, mapping.key)
+        raise KeyNotInLog(
+            f"event {label}: the replica identity of {table} does not hold {', '.join(unkeyed)},"
+            " so deletes and key changes in the log do not tell which row they concern",
+            remedy=f"Run `ALTER TABLE {table} REPLICA IDENTITY {identity}` and `cdc snapshot --all`, then"
+            " start the reader again: it begins a new epoch of the streams.",
+        )
+
+    def logged_columns(self, label: str) -> list[str]:
+        """The columns of an event's table that the log tells, in their order, as the catalog was looked at last."""
+        return [column.name for column in self._by_label[label].mapping.table.columns if not column.generated]
+
     def route(
         self, label: str, message: RelationMessage, types: Sequence[ColumnType], stream_key: Callable[[str], bytes]
     ) -> Route:
@@ -209,15 +230,7 @@ class Shapes:
                     "event %s: rows of %s in the log have no column %s, so they are read from the table",
                     label, mapping.table.name, ", ".join(lacking),
                 )  # fmt: skip
-        named = {info.name for info in message.columns if info.is_key}
-        unkeyed = [name for name in mapping.key if name not in named]
-        if unkeyed:
-            raise KeyNotInLog(
-                f"event {label}: the replica identity of {mapping.table.name} does not hold {', '.join(unkeyed)},"
-                " so deletes and key changes in the log do not tell which row they concern",
-                remedy=f"Run `ALTER TABLE {mapping.table.name} REPLICA IDENTITY DEFAULT` and `cdc snapshot --all`, then"
-                " start the reader again: it begins a new epoch of the streams.",
-            )
+        self.expect_key(label, message)
         encoder = compile_encoder(relation, names, mapping.key)
         return Route(
             label,

@@ -32,7 +32,7 @@ from cdc.mapping import Shapes
 from cdc.once import Goal
 from cdc.progress import Progress
 from cdc.proof import Proof, SourceDiverged, Terms
-from cdc.provisioning import publish_tables, take_slot
+from cdc.provisioning import Published, publish_tables, take_slot
 from cdc.publisher import Publisher
 from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.retention.keeper import Retention
@@ -124,7 +124,7 @@ class Opened:
             self.shapes,
             self.control,
             change.runs,
-            json.loads(stored.meta.get("grounds", "{}")),
+            Published(json.loads(stored.meta.get("grounds", "{}")), stored.meta.get("publication_version")),
         )
         if start is Start.RESUME:
             assert slot is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from cdc.check.publication import unfit_findings
 from cdc.check.refusal import refuse_errors
@@ -19,7 +20,17 @@ log = logging.getLogger(__name__)
 
 
 MISSING = "its table was missing in the publication: changes in between are not in the log"
+ALTERED = "its publication was altered: changes that it left out meanwhile are not in the log"
 RETURNED = "its table was taken out of the publication and added again: changes in between are not in the log"
+
+
+class Published(NamedTuple):
+    """By what the mapped tables are published, as it is stored."""
+
+    grounds: Mapping[str, Sequence[str]]
+    """Label -> rows of the catalog; see `Publication.grounds`."""
+    version: str | None
+    """Of the publication; None: it was not stored yet."""
 
 
 def publish_tables(
@@ -28,13 +39,13 @@ def publish_tables(
     shapes: Shapes,
     control: Control,
     planned: Sequence[Run],
-    grounds_before: Mapping[str, Sequence[str]],
-) -> dict[str, list[str]]:
+    before: Published,
+) -> Published:
     """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
 
     Changes of a table may have been made while it was not published, so its snapshot is stored before it is added:
     after a crash in between nobody would know that it was away. `planned` are the snapshots that will be made anyway;
-    `grounds_before`: by what the tables were published when that was looked at last. Returns by what they are now.
+    `before`: by what the tables were published when that was looked at last. Returns by what they are now.
     Raises PreconditionFailed, PublicationUnfit, SourceError, TransportError.
     """
     wanted = shapes.tables
@@ -42,11 +53,19 @@ def publish_tables(
     if publication is None:
         create_publication(source, name, wanted)
         log.info("created publication %s of %d tables", name, len(wanted))
-        return _grounds(source, name, shapes)
+        return _published(source, name, shapes)
     refuse_errors(unfit_findings(name, publication, wanted))
     waiting = [run for run in control.runs() if run.first and run.state == "pending" and run.to is None]
     planned = [*planned, *waiting]
-    for table in (returned := shapes.returned(grounds_before, publication)):
+    if before.version not in (None, publication.version):
+        log.warning(
+            "publication %s was altered: changes that it left out meanwhile are not in the log, so snapshots are made",
+            name,
+        )
+        runs = shapes.runs_after_return(wanted, planned, ALTERED)
+        control.store_runs(runs)
+        planned += runs
+    for table in (returned := shapes.returned(before.grounds, publication)):
         log.warning(
             "%s was taken out of publication %s and added again: changes in between are not in the log, so a snapshot"
             " of it is made",
@@ -55,17 +74,18 @@ def publish_tables(
     control.store_runs(shapes.runs_after_return(returned, planned, RETURNED))
     missing = [table for table in wanted if table not in publication.tables]
     if not missing:
-        return shapes.grounds(publication)
+        return Published(shapes.grounds(publication), publication.version)
     control.store_runs(shapes.runs_after_return(missing, planned, MISSING))
     add_to_publication(source, name, missing)
     log.info("added %s to publication %s", ", ".join(map(str, missing)), name)
     # Of the others, what was looked at before: they may have been taken out and added again since.
-    return _grounds(source, name, shapes) | shapes.grounds(publication)
+    made = _published(source, name, shapes)
+    return Published({**made.grounds, **shapes.grounds(publication)}, publication.version)
 
 
-def _grounds(source: Source, name: str, shapes: Shapes) -> dict[str, list[str]]:
+def _published(source: Source, name: str, shapes: Shapes) -> Published:
     made = find_publication(source, name)
-    return {} if made is None else shapes.grounds(made)
+    return Published({}, None) if made is None else Published(shapes.grounds(made), made.version)
 
 
 def take_slot(source: Source, name: str, found: Slot | None, *, anew: bool) -> LSN:

@@ -16,14 +16,20 @@ from transforms.position import LSN, Position
 
 
 def sink_reports(
-    control: Control, published: LSN, streams: Sequence[Mapping[str, Any]], now: float
+    control: Control, published: LSN, streams: Sequence[Mapping[str, Any]], mapped: Mapping[str, int], now: float
 ) -> list[dict[str, Any]]:
-    """The states of all sinks, with their lags as they are. Raises TransportError.
+    """The states of all sinks, with their lags as they are, and what they map that is `gone`. Raises TransportError.
 
-    `streams`: reports with `key` and `last_id`, read after `published`.
+    `streams`: reports with `key` and `last_id`, read after `published`. `mapped`: the events that are published now.
     """
     ends = {stream["key"].partition(":")[2]: Position.parse(stream["last_id"]) for stream in streams}
-    return [_with_lag(sink, control, published, ends, now) for sink in control.sink_statuses()]
+    sinks = control.sink_statuses()
+    published_once = control.schemas().keys() if sinks else set[str]()
+    gone = published_once - mapped.keys() if mapped else set[str]()
+    return [
+        _with_lag(sink, control, published, ends, now) | {"gone": sorted(gone & set(sink.get("events", [])))}
+        for sink in sinks
+    ]
 
 
 def _with_lag(

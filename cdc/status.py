@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
         "reader": reader,
         "standbys": control.standby_statuses(),
         "streams": reports,
-        "sinks": sink_reports(control, state.published, reports, now),
+        "sinks": sink_reports(control, state.published, reports, json.loads(state.meta.get("events", "{}")), now),
         "snapshots": runs,
         "unreadable": [{"what": str(run), "remedy": run.remedy} for run in unreadable],
     }

@@ -16,6 +16,7 @@ from sinks.redis_rights import rights
 from sinks.replica import Examination, examine
 from sinks.stream import StreamReader
 from sinks.transport import connect
+from transforms import published
 from transforms.address import AddressMisread
 from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
@@ -81,10 +82,14 @@ def _check_redis(
         return
     yield Finding("ok", "pipeline", f"published up to {meta.published}")
     documents.update(control.documents(config.tables))
+    mapped = control.mapped_events()
     for label in config.tables:
         if label not in documents:
             waited_for = control.missing([label], config.tables)
             yield Finding("error", f"event {label}", waited_for.reason, waited_for.remedy)
+            continue
+        if mapped is not None and label not in mapped:
+            yield Finding("warning", f"event {label}", published.NOT_PUBLISHED, published.remedy(config.name))
             continue
         stream = Keys("").stream(documents[label].stream, meta.epoch)[1:]
         ends = reader.ends(stream)

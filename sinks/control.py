@@ -49,6 +49,12 @@ class Control:
         with translated_errors(self._keys.schema):
             return [label.decode() for label in cast(list[bytes], self._client.hkeys(self._keys.schema))]
 
+    def mapped_events(self) -> set[str] | None:
+        """The labels of the events that the reader publishes now; None: it has not said so."""
+        with translated_errors(self._keys.meta):
+            (stored,) = cast(list[bytes | None], self._client.hmget(self._keys.meta, ["events"]))
+        return None if stored is None else set(json.loads(stored))
+
     def missing(self, labels: Sequence[str], mapped: Collection[str]) -> Wait:
         """What a sink waits for that maps events of which there is no schema document."""
         try:

@@ -32,6 +32,8 @@ class SinkStatus:
     rows: int = 0
     """Written since the process began."""
     streams: Mapping[str, Position] = field(default_factory=dict)
+    events: Sequence[str] = ()
+    """The labels of what it maps."""
     rebuilds: Sequence[Mapping[str, object]] = ()
     """What is filled to take a replica's place: event, table, state, rows, reason."""
 
@@ -72,5 +74,6 @@ class SinkStatus:
             "rows": self.rows,
             "alive_at": time.time(),
             "streams": {stream: str(position) for stream, position in self.streams.items()},
+            "events": list(self.events),
             "rebuilds": list(self.rebuilds),
         }

@@ -102,7 +102,7 @@ class Worker:
         """With `once`: stream -> the last entry to apply."""
         self._reached = False
         self._parked = 0
-        self.status = SinkStatus(sink)
+        self.status = SinkStatus(sink, events=list(config.tables))
         self.counters = Counters()
         self.pulse = Pulse()
         self._teller = Teller(self.status, self.counters)

@@ -60,25 +60,27 @@ class Publication:
 
     FOR ALL TABLES takes no table out; where a schema is published, that a table left it and came back leaves no trace.
     """
+    version: str = ""
+    """Of its row in pg_publication: another one after ALTER PUBLICATION ... SET (...), which may leave changes out."""
 
 
 def find_publication(source: Source, name: str) -> Publication | None:
     """The publication as it stands, or None. Raises SourceError."""
     found = source.query(
-        "SELECT oid::bigint, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot"
+        "SELECT oid::bigint, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot, xmin::text"
         " FROM pg_publication WHERE pubname = %s",
         [name],
     )
     if not found:
         return None
-    oid, complete = found[0]
+    oid, complete, version = found[0]
     tables: dict[TableName, bool] = {}
     grounds: dict[TableName, frozenset[str]] = {}
     for schema, table, whole, ground in source.query(_TABLES, {"oid": oid}):
         published = TableName(schema, table)
         tables[published] = whole
         grounds[published] = grounds.get(published, frozenset()) | {ground}
-    return Publication(oid, tables, complete, grounds)
+    return Publication(oid, tables, complete, grounds, version)
 
 
 def create_publication(source: Source, name: str, tables: Sequence[TableName]) -> None:

@@ -8,6 +8,7 @@ from importlib import resources
 
 from psycopg.rows import dict_row
 
+from cdc.announced import Attribute
 from cdc.catalog import Column, Table
 from cdc.source.connection import Source, translated_errors
 from transforms.column_type import ColumnType
@@ -20,6 +21,13 @@ _SHAPE = """
             FROM (SELECT relid FROM pg_partition_tree(%(oid)s::oid) UNION SELECT %(oid)s::oid) AS member),
            (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute
             WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)
+"""
+_ATTRIBUTES = """
+    SELECT attname, attnum, attisdropped, attgenerated <> '' FROM pg_attribute
+    WHERE attrelid = %(oid)s::oid AND attnum > 0 ORDER BY attnum
+"""
+_ANCESTORS = """
+    SELECT relid::oid::bigint FROM pg_partition_ancestors(%(oid)s::oid::regclass) WHERE relid <> %(oid)s::oid
 """
 _NUMBERS = """
     SELECT n.nspname, c.relname, c.oid::bigint,
@@ -70,6 +78,9 @@ def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableNam
             identity=row["identity"],
             identity_columns=frozenset(row["identity_columns"]),
             leaves_without_identity=tuple(TableName(*leaf) for leaf in row["leaves_without_identity"]),
+            leaf_identities={
+                TableName(schema, leaf): frozenset(columns) for schema, leaf, columns in row["leaf_identities"]
+            },
             estimated_rows=row["estimated_rows"] or 0,
             children=tuple(TableName(*child) for child in row["children"]),
         )
@@ -83,6 +94,16 @@ def column_types(source: Source, pairs: Sequence[tuple[int, int]]) -> list[Colum
         ColumnType(pg_type, base_type, base_oid, element_oid, delimiter.encode(), is_enum)
         for pg_type, base_type, base_oid, element_oid, delimiter, is_enum in source.query(_COLUMN_TYPES, parameters)
     ]
+
+
+def attributes(source: Source, oid: int) -> list[Attribute]:
+    """All columns that a table has or had; none when there is no such table."""
+    return [Attribute(*row) for row in source.query(_ATTRIBUTES, {"oid": oid})]
+
+
+def partition_ancestors(source: Source, oid: int) -> list[int]:
+    """The partitioned tables that a table is a partition of, at any depth, by OID. Takes no lock."""
+    return [ancestor for (ancestor,) in source.query(_ANCESTORS, {"oid": oid})]
 
 
 def table_shape(source: Source, oid: int) -> TableShape:

@@ -55,6 +55,9 @@ SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, rela
        coalesce((SELECT json_agg(json_build_array(nspname, relname)) FROM identity
                  WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NULL),
                 '[]') AS leaves_without_identity,
+       coalesce((SELECT json_agg(json_build_array(nspname, relname, columns) ORDER BY nspname, relname) FROM identity
+                 WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NOT NULL),
+                '[]') AS leaf_identities,
        coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY n.nspname, c.relname)
                  FROM child JOIN pg_class c ON c.oid = child.oid AND c.relkind = 'r'
                  JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -224,6 +224,7 @@ def test_a_table_that_a_sink_rebuilds_is_told() -> None:
         ({"sink": {"state": "stopped", "reason": "misfit", "remedy": "r"}}, "error", "sink billing", "misfit"),
         ({"sink": {"dead": 1}}, "warning", "sink billing", "1 event is parked"),
         ({"sink": {"dead": 1200}}, "warning", "sink billing", "1,200 events are parked"),
+        ({"sink": {"gone": ["customer.v1"]}}, "warning", "sink billing", "maps customer.v1, which is not pub"),
         ({"sink": {"lag_seconds": 125.0, "lag_bytes": 9}}, "warning", "sink billing", "2 min 5 s behind"),
     ],
 )
