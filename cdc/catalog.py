@@ -6,7 +6,7 @@ application's own UPDATE fail afterwards, so these rules are checked before a pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc.config import EventConfig
@@ -77,6 +77,10 @@ class Table:
     estimated_rows: int
     children: tuple[TableName, ...] = ()
     """Tables that inherit from it, and from these; partitions do not count."""
+    leaves_without_log: tuple[TableName, ...] = ()
+    """Partitions that are unlogged or foreign tables."""
+    ancestors: tuple[TableName, ...] = ()
+    """The partitioned tables that it is a partition of."""
     leaf_identities: Mapping[TableName, frozenset[str]] = field(default_factory=dict)
     """Partitions that have one -> the columns that a delete in the log carries: it is theirs that counts."""
 
@@ -102,10 +106,28 @@ class EventMapping:
         """Columns that have other numbers there: another one was given the name, with values that no event tells."""
         return [name for name, number in self.numbers.items() if numbers.get(name, number) != number]
 
+    def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+        """Column -> what its values are written with besides; see `type_parts`."""
+        found = ((column.name, of_types.get(column.type.base_oid)) for column in self.columns)
+        return {name: dict(parts) for name, parts in found if parts}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The fields of the state, in their order."""
         return tuple(column.name for column in self.columns)
+
+
+TypeParts = Mapping[str, Mapping[str, str]]
+"""Column -> part of its type -> how that is written."""
+
+
+def rewritten_columns(before: TypeParts, now: TypeParts) -> list[str]:
+    """Columns with values that are written otherwise now, though no row was: a part that was there has another text."""
+    return [
+        name
+        for name, parts in now.items()
+        if any(before.get(name, {}).get(part, text) != text for part, text in parts.items())
+    ]
 
 
 def check_identity(table: Table) -> None:
@@ -116,6 +138,18 @@ def check_identity(table: Table) -> None:
         names = ", ".join(str(name) for name in lacking)
         raise IdentityMissing(
             f"{names} has no replica identity: once published, the application's UPDATE and DELETE on it would fail"
+        )
+
+
+def check_own_log(table: Table, published: Collection[TableName]) -> None:
+    """Raise TableUnfit where a table's changes are published as those of one that it is a partition of."""
+    roots = [ancestor for ancestor in table.ancestors if ancestor in published]
+    if roots:
+        names = ", ".join(map(str, roots))
+        raise TableUnfit(
+            f"{table.name} is a partition of {names}, which is published too: in the log its changes are not its own",
+            remedy=f"Map {names} instead of {table.name}; or take {names} out of the publication and the configuration,"
+            f" then `cdc snapshot` of the events of {table.name}.",
         )
 
 
@@ -130,6 +164,13 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
     if table.persistence != "p":
         raise TableUnfit(
             f"events.{event.name}.table: {table.name} is unlogged or temporary, its changes are not in the log"
+        )
+    if table.leaves_without_log:
+        leaves = ", ".join(map(str, table.leaves_without_log))
+        raise TableUnfit(
+            f"events.{event.name}.table: partition {leaves} of {table.name} is unlogged or a foreign table, its changes"
+            " are not in the log",
+            remedy="Have its owner run `ALTER TABLE ... SET LOGGED`, or detach it; then `cdc snapshot` of the event.",
         )
     check_identity(table)
     names = [column.name for column in table.columns if not column.generated]

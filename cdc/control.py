@@ -168,12 +168,14 @@ class Control:
         published: tuple[Mapping[str, Sequence[str]], str | None] | None = None,
         begins: Mapping[str, int] | None = None,
         numbers: Mapping[str, Mapping[str, int]] | None = None,
+        parts: Mapping[str, object] | None = None,
     ) -> None:
         """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
 
         `published`: by what each event's table is published (label -> rows of the catalog), and by which version of
         the publication, where that was looked at.
-        `begins`: from which commit LSN on each event is published as it is mapped now; `numbers`: of its columns.
+        `begins`: from which commit LSN on each event is published as it is mapped now; `numbers`: of its columns;
+        `parts`: what its columns' types are made of (see `Shapes.parts`).
         """
         with translated_errors():
             pipe = self._client.pipeline(transaction=True)
@@ -187,6 +189,8 @@ class Control:
                     pipe.hset(self._keys.meta, "publication_version", version)
             if numbers is not None:
                 pipe.hset(self._keys.meta, "numbers", json.dumps(numbers))
+            if parts is not None:
+                pipe.hset(self._keys.meta, "parts", json.dumps(parts))
             if begins is not None:
                 pipe.hset(self._keys.meta, "begins", json.dumps(dict(begins)))
             if runs:

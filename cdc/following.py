@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from cdc.announced import doubtful_columns
+from cdc.catalog import TableUnfit, TypeParts, check_own_log, rewritten_columns
 from cdc.control import Control
 from cdc.errors import SourceError
 from cdc.mapping import Shapes
@@ -16,7 +17,7 @@ from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
-from cdc.source.tables import attributes, column_types, describe_tables, partition_ancestors, table_numbers
+from cdc.source.tables import attributes, column_types, describe_tables, partition_ancestors, type_parts
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ class Follower:
         shapes: Shapes,
         publication: str,
         published: Published,
+        parts: Mapping[str, TypeParts],
         source: Source,
         control: Control,
         on_new_runs: Callable[[], None],
         stream_key: Callable[[str], bytes],
     ) -> None:
-        """`published`: by what each event's table is published, as this session found it.
+        """`published`: by what each event's table is published, as this session found it; `parts`: what its columns'
+        types are made of.
 
         `source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored.
         """
@@ -52,6 +55,7 @@ class Follower:
         self._shapes = shapes
         self._publication = publication
         self._published = published
+        self._parts = parts
         self._source = source
         self._control = control
         self._on_new_runs = on_new_runs
@@ -119,15 +123,25 @@ class Follower:
         Postgres tells nothing of it in the log: a table that was swapped for another one just falls silent.
         """
         publication = find_publication(source, self._publication)
-        found = table_numbers(source, self._shapes.tables)
+        found = describe_tables(source, self._shapes.tables)
         mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self._shapes.values()}
-        moved = [table for table, oid in mapped.items() if table not in found or found[table][0] != oid]
+        moved = [table for table, oid in mapped.items() if table not in found or found[table].oid != oid]
         if moved:
             raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
         for shape in self._shapes.values():
-            self._expect_numbers(shape.mapping.label, found[shape.mapping.table.name][1])
+            columns = found[shape.mapping.table.name].columns
+            self._expect_numbers(shape.mapping.label, {column.name: column.number for column in columns})
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
+        for label, parts in self._shapes.parts(type_parts(source, self._shapes.types)).items():
+            if altered := rewritten_columns(self._parts.get(label, {}), parts):
+                raise MappingMoved(f"event {label}: the type of column {', '.join(altered)} was altered")
+        try:
+            self._shapes.expect_fit(found)
+            for table in found.values():
+                check_own_log(table, publication.tables)
+        except TableUnfit as error:
+            raise MappingMoved(str(error)) from error
         if publication.version != self._published.version:
             raise MappingMoved(f"publication {self._publication} was altered")
         if returned := self._shapes.returned(self._published.grounds, publication):

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from cdc.catalog import EventMapping, KeyNotInLog, Table, identity_for, map_event
+from cdc.catalog import (
+    ColumnUnfit,
+    EventMapping,
+    KeyNotInLog,
+    Table,
+    TableUnfit,
+    TypeParts,
+    check_own_log,
+    identity_for,
+    map_event,
+    rewritten_columns,
+)
 from cdc.config import ALL_COLUMNS, EventConfig
 from cdc.messages import RelationMessage
 from cdc.route import Route
@@ -20,6 +32,7 @@ from transforms.schema import SchemaColumn, SchemaDocument
 
 log = logging.getLogger(__name__)
 
+UNFIT = "its table could not be followed for a while: what changed meanwhile may not be in the log"
 SHORTENED = "its stream lost entries in Redis"
 
 
@@ -76,6 +89,31 @@ class Shapes:
     def numbers(self) -> dict[str, dict[str, int]]:
         """Label -> the numbers of its columns."""
         return {label: shape.mapping.numbers for label, shape in self._by_label.items()}
+
+    @property
+    def types(self) -> list[int]:
+        """The OIDs of the types of all mapped columns."""
+        return [column.type.base_oid for shape in self._by_label.values() for column in shape.mapping.columns]
+
+    def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, TypeParts]:
+        """Label -> what the values of its columns are written with besides."""
+        return {label: shape.mapping.parts(of_types) for label, shape in self._by_label.items()}
+
+    @staticmethod
+    def runs_of_rewritten_values(
+        before: Mapping[str, TypeParts], now: Mapping[str, TypeParts], planned: Sequence[Run]
+    ) -> list[Run]:
+        """Runs for events with values that are written otherwise now, but for those that are planned already."""
+        covered = {run.event for run in planned}
+        runs = []
+        for label, parts in now.items():
+            if label not in covered and (columns := rewritten_columns(before.get(label, {}), parts)):
+                reason = (
+                    f"the type of its column {', '.join(columns)} was altered: the log does not tell its values anew"
+                )
+                log.warning("%s: %s. A snapshot of it is made", label, reason)
+                runs.append(Run.new(label, reason=reason))
+        return runs
 
     def compare(
         self,
@@ -160,6 +198,38 @@ class Shapes:
             for label, stream in streams.items()
             if stored.stream_ends[stream] < stored.kept_last_id(stream)
         ]
+
+    def expect_fit(self, tables: Mapping[TableName, Table]) -> None:
+        """Raise TableUnfit where events cannot be followed any more in a way of which the log tells nothing.
+
+        What is not there any more is judged where the log tells of it.
+        """
+        for event in self._events.values():
+            table = tables.get(event.table)
+            with suppress(ColumnUnfit):
+                if table is not None:
+                    map_event(event, table)
+
+    def runs_of_unfit_tables(
+        self, tables: Mapping[TableName, Table], published: Collection[TableName], mapped_before: Mapping[str, int]
+    ) -> list[Run]:
+        """Runs for events that were published and cannot be followed now, in a way of which the log tells nothing.
+
+        Once that is mended, nobody knows any more what was missed.
+        """
+        runs = []
+        for label, event in self._events.items():
+            table = tables.get(event.table)
+            if table is None or label not in mapped_before:
+                continue
+            try:
+                check_own_log(table, published)
+                map_event(event, table)
+            except ColumnUnfit:
+                continue
+            except TableUnfit:
+                runs.append(Run.new(label, first=True, reason=UNFIT))
+        return runs
 
     @staticmethod
     def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
-from cdc.catalog import KeyNotInLog
+from cdc.catalog import KeyNotInLog, Table, TableUnfit
 from cdc.check.durability import durability_findings
 from cdc.check.publication import order_findings
 from cdc.check.refusal import refuse_errors
@@ -28,7 +28,7 @@ from cdc.counters import Counters
 from cdc.durability import assurance_of
 from cdc.errors import NotThePrimary, SourceBusy
 from cdc.following import Follower
-from cdc.mapping import Shapes
+from cdc.mapping import Change, Shapes
 from cdc.once import Goal
 from cdc.progress import Progress
 from cdc.proof import Proof, SourceDiverged, Terms
@@ -45,7 +45,7 @@ from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
 from cdc.source.publication import Publication, find_publication
 from cdc.source.slot import Slot, find_slot
-from cdc.source.tables import describe_tables
+from cdc.source.tables import describe_tables, type_parts
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
@@ -55,6 +55,7 @@ from cdc.transport import Attestor, TransportState, connect, server_facts
 from cdc.witness import Witness
 from transforms.errors import StatecastError
 from transforms.keys import Keys
+from transforms.names import TableName
 from transforms.position import LSN
 from transforms.pulse import Pulse
 
@@ -112,20 +113,12 @@ class Opened:
             raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
         start = self._judge(system, slot, stored)
         self.shapes = Shapes(config.events, {} if start is Start.FRESH else self.control.schemas())
-        change = self.shapes.compare(
-            describe_tables(self.source, self.shapes.tables),
-            json.loads(stored.meta.get("events", "{}")),
-            snapshot=config.source.snapshot == "initial",
-            numbers_before=json.loads(stored.meta.get("numbers", "{}")),
-        )
-        self.grounds = publish_tables(
-            self.source,
-            config.publication,
-            self.shapes,
-            self.control,
-            change.runs,
-            Published(json.loads(stored.meta.get("grounds", "{}")), stored.meta.get("publication_version")),
-        )
+        tables = describe_tables(self.source, self.shapes.tables)
+        try:
+            change = self._publish(tables, stored)
+        except TableUnfit:
+            self._have_healed(tables, stored)
+            raise
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -148,12 +141,43 @@ class Opened:
         for run in shortened:
             log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
         runs = [*change.runs, *torn, *shortened]
-        self.control.store_shapes(change.documents, self.shapes.mapped, runs, self.grounds, begins, self.shapes.numbers)
+        self.parts = self.shapes.parts(type_parts(self.source, self.shapes.types))
+        runs += self.shapes.runs_of_rewritten_values(json.loads(stored.meta.get("parts", "{}")), self.parts, runs)
+        self.control.store_shapes(
+            change.documents, self.shapes.mapped, runs, self.grounds, begins, self.shapes.numbers, self.parts
+        )
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, begins))
         self.pulse.end("opening")
         log.info("streaming from %s", confirmed)
+
+    def _publish(self, tables: Mapping[TableName, Table], stored: TransportState) -> Change:
+        """Judge what is mapped against the catalog, and have it published. Raises TableUnfit among others."""
+        change = self.shapes.compare(
+            tables,
+            json.loads(stored.meta.get("events", "{}")),
+            snapshot=self.config.source.snapshot == "initial",
+            numbers_before=json.loads(stored.meta.get("numbers", "{}")),
+        )
+        self.grounds = publish_tables(
+            self.source,
+            self.config.publication,
+            self.shapes,
+            self.control,
+            change.runs,
+            Published(json.loads(stored.meta.get("grounds", "{}")), stored.meta.get("publication_version")),
+            tables,
+        )
+        return change
+
+    def _have_healed(self, tables: Mapping[TableName, Table], stored: TransportState) -> None:
+        """Have snapshots made of what cannot be followed, once it can be again."""
+        publication = find_publication(self.source, self.config.publication)
+        published = {*self.shapes.tables, *(publication.tables if publication else ())}
+        runs = self.shapes.runs_of_unfit_tables(tables, published, json.loads(stored.meta.get("events", "{}")))
+        waiting = {run.event for run in self.control.runs() if run.state == "pending" and run.to is run.where is None}
+        self.control.store_runs([run for run in runs if run.event not in waiting])
 
     def _examine(self) -> Slot | None:
         """Refuse servers that `cdc check` would refuse, before anything is made there; returns the slot."""
@@ -275,6 +299,7 @@ class Opened:
             self.shapes,
             config.publication,
             self.grounds,
+            self.parts,
             self.source,
             control,
             lambda: self.worker.wake(),

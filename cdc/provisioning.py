@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cdc.catalog import Table, check_own_log
 from cdc.check.publication import unfit_findings
 from cdc.check.refusal import refuse_errors
 from cdc.control import Control
@@ -14,6 +15,7 @@ from cdc.snapshot.run import Run
 from cdc.source.connection import Source
 from cdc.source.publication import add_to_publication, create_publication, find_publication
 from cdc.source.slot import Slot, create_slot, drop_slot
+from transforms.names import TableName
 from transforms.position import LSN
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def publish_tables(
     control: Control,
     planned: Sequence[Run],
     before: Published,
+    tables: Mapping[TableName, Table],
 ) -> Published:
     """Create the publication, or add to it what is mapped and missing; tables are already known to be fit.
 
@@ -50,6 +53,8 @@ def publish_tables(
     """
     wanted = shapes.tables
     publication = find_publication(source, name)
+    for described in tables.values():
+        check_own_log(described, {*wanted, *(publication.tables if publication else ())})
     if publication is None:
         create_publication(source, name, wanted)
         log.info("created publication %s of %d tables", name, len(wanted))

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.catalog import EventMapping, map_event
+from cdc.catalog import EventMapping, check_own_log, map_event
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
 from cdc.source.connection import Source
+from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
 from cdc.wording import counted, size
 from transforms.errors import StatecastError
@@ -40,10 +41,13 @@ _MUST_NOT = {
 def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
     """The events; `mappings` takes those that fit."""
     tables = describe_tables(source, tuple({event.table for event in config.events}))
+    publication = find_publication(source, config.publication)
+    published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
         try:
             mapping = map_event(event, tables.get(event.table))
+            check_own_log(mapping.table, published)
         except StatecastError as error:
             yield Finding("error", f"event {event.label}", str(error), error.remedy)
             continue

@@ -15,6 +15,7 @@ from transforms.column_type import ColumnType
 from transforms.names import TableName
 
 _TABLES = resources.files("cdc.source").joinpath("tables.sql").read_text()
+_TYPE_PARTS = resources.files("cdc.source").joinpath("type_parts.sql").read_text()
 _COLUMN_TYPES = resources.files("cdc.source").joinpath("column_types.sql").read_text()
 _SHAPE = """
     SELECT (SELECT string_agg(relid::oid || ':' || pg_relation_filenode(relid), ' ' ORDER BY relid)
@@ -22,20 +23,14 @@ _SHAPE = """
            (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute
             WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)
 """
+_FIRST_OWN_OID = 16_384
+"""What is made after the cluster was has one from here on. Source: FirstNormalObjectId, src/include/access/transam.h"""
 _ATTRIBUTES = """
     SELECT attname, attnum, attisdropped, attgenerated <> '' FROM pg_attribute
     WHERE attrelid = %(oid)s::oid AND attnum > 0 ORDER BY attnum
 """
 _ANCESTORS = """
     SELECT relid::oid::bigint FROM pg_partition_ancestors(%(oid)s::oid::regclass) WHERE relid <> %(oid)s::oid
-"""
-_NUMBERS = """
-    SELECT n.nspname, c.relname, c.oid::bigint,
-           (SELECT jsonb_object_agg(attname, attnum) FROM pg_attribute
-            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
-    FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
-    JOIN pg_namespace n ON n.nspname = t.schema
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
 """
 
 
@@ -78,6 +73,8 @@ def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableNam
             identity=row["identity"],
             identity_columns=frozenset(row["identity_columns"]),
             leaves_without_identity=tuple(TableName(*leaf) for leaf in row["leaves_without_identity"]),
+            leaves_without_log=tuple(TableName(*leaf) for leaf in row["leaves_without_log"]),
+            ancestors=tuple(TableName(*ancestor) for ancestor in row["ancestors"]),
             leaf_identities={
                 TableName(schema, leaf): frozenset(columns) for schema, leaf, columns in row["leaf_identities"]
             },
@@ -96,6 +93,15 @@ def column_types(source: Source, pairs: Sequence[tuple[int, int]]) -> list[Colum
     ]
 
 
+def type_parts(source: Source, types: Sequence[int]) -> dict[int, dict[str, str]]:
+    """What values of these types (OIDs) are written with besides, by a name of each part; built-in types have none."""
+    own = sorted({oid for oid in types if oid >= _FIRST_OWN_OID})
+    found: dict[int, dict[str, str]] = {}
+    for type_, part, text in source.query(_TYPE_PARTS, {"types": own}) if own else []:
+        found.setdefault(type_, {})[part] = text or ""
+    return found
+
+
 def attributes(source: Source, oid: int) -> list[Attribute]:
     """All columns that a table has or had; none when there is no such table."""
     return [Attribute(*row) for row in source.query(_ATTRIBUTES, {"oid": oid})]
@@ -110,12 +116,6 @@ def table_shape(source: Source, oid: int) -> TableShape:
     """What the catalog says now of the table with this OID."""
     [(storage, types)] = source.query(_SHAPE, {"oid": oid})
     return TableShape(storage or "", types or {})
-
-
-def table_numbers(source: Source, names: Sequence[TableName]) -> dict[TableName, tuple[int, dict[str, int]]]:
-    """Of tables by name, OID and columns (name -> number); those that are not there are left out."""
-    rows = source.query(_NUMBERS, _by_name(names))
-    return {TableName(schema, name): (oid, columns or {}) for schema, name, oid, columns in rows}
 
 
 def _by_name(names: Sequence[TableName]) -> dict[str, list[str]]:

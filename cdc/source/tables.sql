@@ -16,13 +16,21 @@ WITH RECURSIVE asked AS (
     JOIN pg_inherits i ON i.inhparent = branch.oid AND branch.kind = 'p'
     JOIN pg_class c ON c.oid = i.inhrelid
 ), member AS (
-    SELECT relation.oid AS root, c.oid, c.relkind, c.relreplident, c.relname, n.nspname,
+    SELECT relation.oid AS root, c.oid, c.relkind, c.relreplident, c.relpersistence, c.relname, n.nspname,
            -- by the last ANALYZE, or by the counters, which a table that was never analyzed and a growing one need
            greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0) AS reltuples
     FROM branch
     JOIN relation ON relation.oid = branch.root
     JOIN pg_class c ON c.oid = branch.oid
     JOIN pg_namespace n ON n.oid = c.relnamespace
+), ancestor AS (  -- what a table is a partition of, at any depth
+    SELECT relation.oid AS leaf, i.inhparent AS oid
+    FROM relation JOIN pg_class c ON c.oid = relation.oid AND c.relispartition
+    JOIN pg_inherits i ON i.inhrelid = relation.oid
+    UNION
+    SELECT ancestor.leaf, i.inhparent
+    FROM ancestor JOIN pg_class c ON c.oid = ancestor.oid AND c.relispartition
+    JOIN pg_inherits i ON i.inhrelid = ancestor.oid
 ), child AS (  -- what inherits from a table that is not partitioned, at any depth
     SELECT relation.oid AS root, i.inhrelid AS oid
     FROM relation JOIN pg_inherits i ON i.inhparent = relation.oid
@@ -51,10 +59,16 @@ WITH RECURSIVE asked AS (
 SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, relation.persistence, relation.identity,
        coalesce((SELECT columns FROM key_index WHERE indrelid = relation.oid AND indisprimary), '{}') AS primary_key,
        coalesce((SELECT json_agg(columns) FROM key_index WHERE indrelid = relation.oid), '[]') AS unique_keys,
-       coalesce((SELECT columns FROM identity WHERE identity.oid = relation.oid), '{}') AS identity_columns,
+       coalesce((SELECT columns FROM identity WHERE identity.oid = relation.oid AND root = relation.oid), '{}') AS identity_columns,
        coalesce((SELECT json_agg(json_build_array(nspname, relname)) FROM identity
                  WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NULL),
                 '[]') AS leaves_without_identity,
+       coalesce((SELECT json_agg(json_build_array(nspname, relname) ORDER BY nspname, relname) FROM member
+                 WHERE root = relation.oid AND member.oid <> root
+                   AND (relpersistence <> 'p' OR relkind NOT IN ('r', 'p'))), '[]') AS leaves_without_log,
+       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY n.nspname, c.relname)
+                 FROM ancestor JOIN pg_class c ON c.oid = ancestor.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE ancestor.leaf = relation.oid), '[]') AS ancestors,
        coalesce((SELECT json_agg(json_build_array(nspname, relname, columns) ORDER BY nspname, relname) FROM identity
                  WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NOT NULL),
                 '[]') AS leaf_identities,

@@ -55,6 +55,46 @@ def test_a_column_that_had_the_name_of_another_for_a_while_is_made_up_for(shop: 
     assert "its column name was another one for a while" in reader.output
 
 
+@pytest.mark.parametrize("at_its_work", [True, False])
+def test_an_enum_s_value_that_is_renamed_is_renamed_in_the_replica(shop: Pipeline, at_its_work: bool) -> None:
+    execute(shop.source_dsn, "CREATE TYPE mood AS ENUM ('fine', 'bad')")
+    execute(shop.source_dsn, "ALTER TABLE rows ALTER name TYPE mood USING CASE id % 2 WHEN 0 THEN 'fine' END::mood")
+    reader = shop.reader()
+    shop.sink("copy")
+    wait_until_equal(shop)
+    if not at_its_work:
+        reader.terminate()
+    execute(shop.source_dsn, "ALTER TYPE mood ADD VALUE 'good'", "ALTER TYPE mood RENAME VALUE 'fine' TO 'splendid'")
+    if not at_its_work:
+        reader.start()
+    wait_until_equal(shop)
+    assert reader.running
+    assert shops.contents(shop.source_dsn, "public")["rows"][1] == (2, "splendid")
+
+
+@pytest.mark.parametrize("at_its_work", [True, False])
+def test_a_key_that_was_not_unique_for_a_while_stops_the_reader_and_what_it_missed_is_made_up_for(
+    shop: Pipeline, at_its_work: bool
+) -> None:
+    """Of two rows of one key the replica holds one, and loses it with the first of them that is deleted."""
+    execute(shop.source_dsn, "ALTER TABLE rows REPLICA IDENTITY FULL")
+    reader = shop.reader()
+    shop.sink("copy")
+    wait_until_equal(shop)
+    if not at_its_work:
+        reader.terminate()
+    execute(shop.source_dsn, "ALTER TABLE rows DROP CONSTRAINT rows_pkey", "INSERT INTO rows VALUES (3, 'another')")
+    if not at_its_work:
+        reader.start()
+    assert reader.wait() == 3
+    assert "public.rows has no primary key" in reader.output
+    execute(shop.source_dsn, "DELETE FROM rows WHERE name = 'another'", "ALTER TABLE rows ADD PRIMARY KEY (id)")
+    reader.start()
+    wait_until_equal(shop)
+    told = " ".join(shop.run("cdc.cli", "status").split())
+    assert "made because its table could not be followed for a while" in told
+
+
 def test_an_event_that_is_not_published_any_more_is_told(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
     shop.run("sinks.cli", "run", "copy", "--once")
@@ -146,4 +186,44 @@ def test_a_partition_that_comes_to_not_tell_the_key_stops_the_reader_and_its_rem
     wait_until_partitions_equal(partitioned)
     execute(partitioned.source_dsn, "UPDATE rows SET code = code + 1000 WHERE id = 4", "DELETE FROM rows WHERE id = 5")
     wait_until_partitions_equal(partitioned)
+    assert reader.running
+
+
+def test_a_partition_that_is_not_in_the_log_stops_the_reader_and_is_made_up_for(partitioned: Pipeline) -> None:
+    reader = partitioned.reader()
+    partitioned.sink("copy")
+    wait_until_partitions_equal(partitioned)
+    execute(partitioned.source_dsn, "CREATE UNLOGGED TABLE rows_b PARTITION OF rows FOR VALUES IN ('b')")
+    execute(partitioned.source_dsn, "INSERT INTO rows SELECT i, 'b', i FROM generate_series(1, 20) i")
+    assert reader.wait() == 3
+    assert "partition public.rows_b of public.rows is unlogged" in reader.output
+    execute(partitioned.source_dsn, "ALTER TABLE rows_b SET LOGGED", "ALTER TABLE rows_b REPLICA IDENTITY FULL")
+    reader.start()
+    wait_until_partitions_equal(partitioned)
+    assert reader.running
+
+
+def test_a_table_that_is_published_as_part_of_another_is_refused(partitioned: Pipeline) -> None:
+    configuration = partitioned.path.read_text()
+    partitioned.path.write_text(f'{configuration}\n[events.part]\ntable = "rows_a"\ncolumns = ["*"]\n')
+    told = partitioned.run("cdc.cli", "run", "--once", expect=3)
+    assert "public.rows_a is a partition of public.rows, which is published too" in told
+    assert "public.rows_a is a partition of public.rows" in partitioned.run("cdc.cli", "check", expect=1)
+
+
+def test_a_table_that_comes_to_be_published_as_part_of_another_stops_the_reader_and_is_made_up_for(
+    shop: Pipeline,
+) -> None:
+    reader = shop.reader()
+    shop.sink("copy")
+    wait_until_equal(shop)
+    execute(shop.source_dsn, "CREATE TABLE root (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
+    execute(shop.source_dsn, "ALTER TABLE root ATTACH PARTITION rows FOR VALUES FROM (0) TO (1000)")
+    altered = f"ALTER PUBLICATION cdc_{shop.name} %s TABLE root"
+    execute(shop.source_dsn, altered % "ADD", "DELETE FROM rows WHERE id < 5")
+    assert reader.wait() == 3
+    assert "public.rows is a partition of public.root, which is published too" in reader.output
+    execute(shop.source_dsn, altered % "DROP")
+    reader.start()
+    wait_until_equal(shop)
     assert reader.running
