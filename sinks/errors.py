@@ -180,10 +180,10 @@ class RebuildMoved(SinkError):
 
 
 class TableReplaced(SinkError):
-    """Another table has taken the name of a replica table: restored, renamed, or made anew."""
+    """Another table has taken the name of a replica table, or the table was given to another sink."""
 
     retryable = True
-    remedy = "Nothing: the worker asks for a snapshot, which fills it."
+    remedy = "Nothing: the worker asks for a snapshot that fills it, or says whose the table is."
 
 
 # --- the streams -----------------------------------------------------------------------------------------------------

@@ -83,6 +83,16 @@ def claim(
     return load(database, examination)
 
 
+def not_registered(database: Database, pipeline: str, sink: str, tables: list[str]) -> list[str]:
+    """Those of these tables that are not this sink's (any more): another sink may write to them."""
+    rows = database.rows(
+        b"SELECT name FROM unnest(%s::text[]) AS name WHERE NOT EXISTS"
+        b" (SELECT FROM cdc.replica WHERE table_name = name AND pipeline = %s AND sink = %s) ORDER BY name",
+        [tables, pipeline, sink],
+    )
+    return [table for (table,) in rows]
+
+
 def replaced(database: Database, tables: list[str]) -> list[str]:
     """Those of these tables whose name another table has now: what it lacks of the rows is not known."""
     rows = database.rows(

@@ -13,7 +13,15 @@ from sinks.checkpoint import Checkpoint, Checkpoints
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole, TableReplaced
-from sinks.ownership import claim, forget_left, forget_older_runs, forget_rows, replaced, snapshot_requested
+from sinks.ownership import (
+    claim,
+    forget_left,
+    forget_older_runs,
+    forget_rows,
+    not_registered,
+    replaced,
+    snapshot_requested,
+)
 from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.rebuild.filling import Rebuild
@@ -213,9 +221,16 @@ class Opener:
         return StreamBegunAgain(f"stream {checkpoint.stream}: entries were removed {why}; a snapshot brings their rows")
 
     def request_snapshots(self, session: Session, control: Control) -> None:
-        """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
+        """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all.
+
+        Again, where it does not know of what it was asked for: Redis may have lost that.
+        """
         self._rebuilding.request_snapshots(session.rebuilds, control)
-        self.request_lost(session, control)
+        for replica in session.replicas.values():
+            if replica.asked_run is not None and not control.is_on_its_way(replica.asked_run):
+                log.warning("the snapshot of %s that the reader was asked for is not on its way", replica.label)
+                replica.wants_snapshot = True
+        self.request_wanted(session, control)
 
     def request_wanted(self, session: Session, control: Control) -> None:
         """Ask the reader to fill the tables that want it."""
@@ -232,19 +247,15 @@ class Opener:
         log.info("asked the reader for a snapshot of %s", ", ".join(labels))
 
     def require_same_tables(self, session: Session) -> None:
-        """Raises TableReplaced, for a new session to be opened, which has the table filled."""
+        """Raises TableReplaced, for a new session to be opened, which has the table filled, or leaves it alone."""
+        tables = [str(replica.table) for replica in session.replicas.values()]
         with self._database.transaction():
-            others = replaced(self._database, [str(replica.table) for replica in session.replicas.values()])
+            given_away = not_registered(self._database, self._config.pipeline.name, self._config.name, tables)
+            others = replaced(self._database, tables)
+        if given_away:
+            raise TableReplaced(f"not registered to this sink any more: {_listed(given_away)}")
         if others:
             raise TableReplaced(f"another table has taken the name {_listed(others)}")
-
-    def request_lost(self, session: Session, control: Control) -> None:
-        """Ask again for what was asked for, and the reader does not know of: Redis may have lost the request."""
-        for replica in session.replicas.values():
-            if replica.asked_run is not None and not control.is_on_its_way(replica.asked_run):
-                log.warning("the snapshot of %s that the reader was asked for is not on its way", replica.label)
-                replica.wants_snapshot = True
-        self.request_wanted(session, control)
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -151,6 +151,7 @@ class Worker:
                 self._stop.wait(0.0 if self._reached else IDLE_SECONDS / 2)
                 return
             self._session = session
+            self._renew(session)
             moved = self._advance_all(session)
             if not moved:  # so that `applied_lsn` has been written too
                 self._reached = self._goals_reached({s: c.position for s, c in session.checkpoints.items()})
@@ -311,15 +312,19 @@ class Worker:
         assert self._transport is not None
         return self._transport.feed
 
-    def _keep(self, session: Session) -> None:
+    def _renew(self, session: Session) -> None:
+        """Before anything is written: a worker that was suspended may have lost its lease or its tables."""
         now = time.monotonic()
         if now - self._renewed_at >= RENEW_SECONDS:
             with self._database.transaction():
                 self.status.dead = self._checkpoints.renew(len(session.checkpoints))
-            self._renewed_at = now
             self._opener.require_same_tables(session)
+            self._renewed_at = now
+
+    def _keep(self, session: Session) -> None:
+        now = time.monotonic()
         if now - self._asked_at >= ASK_AGAIN_SECONDS:
-            self._opener.request_lost(session, self._control)
+            self._opener.request_snapshots(session, self._control)
             self._asked_at = now
         if self._teller.is_due():
             self._teller.tell_progress(session, self._control, self._reader)

@@ -103,10 +103,12 @@ class Rebuilding:
     # --- a session has begun -----------------------------------------------------------------------------------------
 
     def request_snapshots(self, rebuilds: Mapping[str, Rebuild], control: Control) -> None:
-        """Ask the reader to fill the shadows whose run has not begun and is not on its way."""
+        """Ask the reader to fill the shadows whose run is not on its way, and which no other run fills."""
         for label, rebuild in rebuilds.items():
             run = rebuild.record.run
-            if rebuild.shadow_takes_rows or (run is not None and control.is_on_its_way(run)):
+            if rebuild.is_filled or (run is not None and control.is_on_its_way(run)):
+                continue
+            if rebuild.shadow_takes_rows and rebuild.shadow.run != run:
                 continue
             (run,) = control.request_snapshot([label])
             with self._database.transaction():

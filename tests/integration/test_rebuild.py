@@ -696,6 +696,26 @@ def test_a_shadow_that_was_dropped_by_hand_is_made_again(pipeline: Pipeline) -> 
     assert pipeline.customers() == NEW
 
 
+def test_a_worker_at_work_makes_a_request_that_redis_lost_again(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.worker.ASK_AGAIN_SECONDS", 0.2)
+    ask(pipeline)
+    with working(pipeline):
+        lost = noted_run(pipeline)
+        pipeline.redis.delete(pipeline.keys.requests)
+        wait_until(lambda: noted_run(pipeline) != lost, "it is asked for again")
+        begun = noted_run(pipeline)
+        pipeline.redis.delete(pipeline.keys.requests)  # the reader takes it
+        pipeline.transaction(own_mark("run-begin", begun))
+        wait_until(lambda: pipeline.rows("SELECT FROM cdc.replica WHERE run = %s", begun), "the run has begun")
+        pipeline.redis.delete(pipeline.keys.runs)
+        wait_until(lambda: noted_run(pipeline) != begun, "the run that was lost is asked for again")
+    fill(pipeline, noted_run(pipeline), [customer(1, "read", *OWN)])
+    assert pipeline.apply() == 0
+    assert (state(pipeline), pipeline.customers()) == (("done", None), {1: "read"})
+
+
 def test_a_request_that_redis_lost_is_made_again_and_one_on_its_way_is_not(pipeline: Pipeline) -> None:
     ask(pipeline)
     run = begin(pipeline)

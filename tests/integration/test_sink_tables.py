@@ -167,6 +167,24 @@ def test_a_running_worker_notices_that_another_table_took_the_name(
     assert pipeline.requests() == [(["customer.v1"], "billing")]
 
 
+def test_a_running_worker_leaves_a_table_that_another_sink_was_given(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.worker.RENEW_SECONDS", 0.1)
+    pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
+    assert pipeline.apply() == 0
+    with ThreadPoolExecutor() as threads:
+        stop = threading.Event()
+        worker = threads.submit(Worker(pipeline.config(), stop).run)
+        try:
+            wait_until(lambda: pipeline.status().get("state") == "streaming", "the worker is at work")
+            pipeline.execute("UPDATE cdc.replica SET sink = 'shipping'")
+            with pytest.raises(TableForeign, match=r"belongs to event customer\.v1 of sink shipping"):
+                worker.result(60)
+        finally:
+            stop.set()
+
+
 def test_an_unlogged_table_is_refused_and_filled_again_once_it_is_logged(pipeline: Pipeline) -> None:
     pipeline.transaction(mark("run-begin", "r1"), customer(1, "a"), mark("run-end", "r1"))
     assert pipeline.apply() == 0
