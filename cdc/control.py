@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import redis
 
 from cdc.errors import TransportError
+from cdc.known import Known
 from cdc.snapshot.run import Run
 from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
@@ -165,34 +166,18 @@ class Control:
         documents: Sequence[SchemaDocument],
         mapped: Mapping[str, int],
         runs: Sequence[Run],
-        published: tuple[Mapping[str, Sequence[str]], str | None] | None = None,
-        begins: Mapping[str, int] | None = None,
-        numbers: Mapping[str, Mapping[str, int]] | None = None,
-        parts: Mapping[str, object] | None = None,
+        known: Known | None = None,
     ) -> None:
         """Store documents and what is mapped (label -> table OID), together with the runs that follow from a change.
 
-        `published`: by what each event's table is published (label -> rows of the catalog), and by which version of
-        the publication, where that was looked at.
-        `begins`: from which commit LSN on each event is published as it is mapped now; `numbers`: of its columns;
-        `parts`: what its columns' types are made of (see `Shapes.parts`).
+        `known`: what was seen of the tables, where they were looked at as a whole.
         """
         with translated_errors():
             pipe = self._client.pipeline(transaction=True)
             if documents:
                 pipe.hset(self._keys.schema, mapping={document.label: document.to_json() for document in documents})
-            pipe.hset(self._keys.meta, "events", json.dumps(dict(mapped)))
-            if published is not None:
-                grounds, version = published
-                pipe.hset(self._keys.meta, "grounds", json.dumps(dict(grounds)))
-                if version is not None:
-                    pipe.hset(self._keys.meta, "publication_version", version)
-            if numbers is not None:
-                pipe.hset(self._keys.meta, "numbers", json.dumps(numbers))
-            if parts is not None:
-                pipe.hset(self._keys.meta, "parts", json.dumps(parts))
-            if begins is not None:
-                pipe.hset(self._keys.meta, "begins", json.dumps(dict(begins)))
+            fields = {"events": json.dumps(dict(mapped))} if known is None else known.fields()
+            pipe.hset(self._keys.meta, mapping=cast(Any, fields))
             if runs:
                 pipe.hset(self._keys.runs, mapping={run.id: run.to_json() for run in runs})
             pipe.execute()

@@ -6,16 +6,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from cdc.announced import doubtful_columns
-from cdc.catalog import TableUnfit, TypeParts, check_own_log, rewritten_columns
+from cdc.catalog import TableUnfit, check_own_log, rewritten_columns
 from cdc.control import Control
 from cdc.errors import SourceError
+from cdc.known import Known
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
-from cdc.provisioning import Published
+from cdc.partitions import by_label
 from cdc.route import Route
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
+from cdc.source.partitions import find_partitions
 from cdc.source.publication import find_publication
 from cdc.source.tables import attributes, column_types, describe_tables, partition_ancestors, type_parts
 
@@ -36,15 +38,13 @@ class Follower:
         self,
         shapes: Shapes,
         publication: str,
-        published: Published,
-        parts: Mapping[str, TypeParts],
+        known: Known,
         source: Source,
         control: Control,
         on_new_runs: Callable[[], None],
         stream_key: Callable[[str], bytes],
     ) -> None:
-        """`published`: by what each event's table is published, as this session found it; `parts`: what its columns'
-        types are made of.
+        """`known`: of the tables, as this session found them.
 
         `source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored.
         """
@@ -54,14 +54,12 @@ class Follower:
         """What can be read by query, by label: as the catalog was when it was looked at last."""
         self._shapes = shapes
         self._publication = publication
-        self._published = published
-        self._parts = parts
+        self._known = known
         self._source = source
         self._control = control
         self._on_new_runs = on_new_runs
         self._stream_key = stream_key
         self._labels_of = shapes.oids()
-        self._numbers = shapes.numbers
 
     def routes(self, message: RelationMessage) -> list[Route]:
         """The routes of a relation that the log announces (called by the stream's thread)."""
@@ -100,7 +98,9 @@ class Follower:
 
     def _expect_numbers(self, label: str, numbers: Mapping[str, int]) -> None:
         """Raise MappingMoved where columns of an event's table are not those that this session began with."""
-        if others := [name for name, number in self._numbers[label].items() if numbers.get(name, number) != number]:
+        if others := [
+            name for name, number in self._known.numbers[label].items() if numbers.get(name, number) != number
+        ]:
             table = self._shapes[label].mapping.table.name
             raise MappingMoved(f"columns of {table} are other ones now: {', '.join(others)}")
 
@@ -134,7 +134,7 @@ class Follower:
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
         for label, parts in self._shapes.parts(type_parts(source, self._shapes.types)).items():
-            if altered := rewritten_columns(self._parts.get(label, {}), parts):
+            if altered := rewritten_columns(self._known.parts.get(label, {}), parts):
                 raise MappingMoved(f"event {label}: the type of column {', '.join(altered)} was altered")
         try:
             self._shapes.expect_fit(found)
@@ -142,8 +142,11 @@ class Follower:
                 check_own_log(table, publication.tables)
         except TableUnfit as error:
             raise MappingMoved(str(error)) from error
-        if publication.version != self._published.version:
+        partitions = by_label(self._known.mapped, find_partitions(source, [*self._known.mapped.values()]))
+        if moved_in := [label for label, oids in partitions.items() if oids != self._known.partitions[label]]:
+            raise MappingMoved(f"the partitions of event {', '.join(moved_in)} are other ones now")
+        if publication.version != self._known.publication_version:
             raise MappingMoved(f"publication {self._publication} was altered")
-        if returned := self._shapes.returned(self._published.grounds, publication):
+        if returned := self._shapes.returned(self._known.grounds, publication):
             names = ", ".join(map(str, returned))
             raise MappingMoved(f"{names} was taken out of publication {self._publication} and added again")

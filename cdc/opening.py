@@ -7,7 +7,6 @@ delivered is taken when the slot is ours, so that there is no such reader any mo
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -17,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cdc.batch import BatchBuilder
-from cdc.catalog import KeyNotInLog, Table, TableUnfit
+from cdc.catalog import KeyNotInLog
 from cdc.check.durability import durability_findings
 from cdc.check.publication import order_findings
 from cdc.check.refusal import refuse_errors
@@ -28,11 +27,13 @@ from cdc.counters import Counters
 from cdc.durability import assurance_of
 from cdc.errors import NotThePrimary, SourceBusy
 from cdc.following import Follower
-from cdc.mapping import Change, Shapes
+from cdc.known import Known
+from cdc.learning import Learner
+from cdc.mapping import Shapes
 from cdc.once import Goal
 from cdc.progress import Progress
 from cdc.proof import Proof, SourceDiverged, Terms
-from cdc.provisioning import Published, publish_tables, take_slot
+from cdc.provisioning import take_slot
 from cdc.publisher import Publisher
 from cdc.replication import PublicationYounger, ReplicationConnection, SlotHeld, SystemIdentity
 from cdc.retention.keeper import Retention
@@ -45,17 +46,15 @@ from cdc.snapshot.worker import SnapshotWorker
 from cdc.source.connection import Source
 from cdc.source.publication import Publication, find_publication
 from cdc.source.slot import Slot, find_slot
-from cdc.source.tables import describe_tables, type_parts
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
-from cdc.terms import MappedTerms, begins_of
+from cdc.terms import MappedTerms
 from cdc.translation import Translator
 from cdc.transport import Attestor, TransportState, connect, server_facts
 from cdc.witness import Witness
 from transforms.errors import StatecastError
 from transforms.keys import Keys
-from transforms.names import TableName
 from transforms.position import LSN
 from transforms.pulse import Pulse
 
@@ -113,12 +112,8 @@ class Opened:
             raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
         start = self._judge(system, slot, stored)
         self.shapes = Shapes(config.events, {} if start is Start.FRESH else self.control.schemas())
-        tables = describe_tables(self.source, self.shapes.tables)
-        try:
-            change = self._publish(tables, stored)
-        except TableUnfit:
-            self._have_healed(tables, stored)
-            raise
+        learner = Learner(config, self.source, self.control, self.shapes)
+        learner.publish(Known.parse(stored.meta))
         if start is Start.RESUME:
             assert slot is not None
             confirmed = slot.confirmed
@@ -127,57 +122,12 @@ class Opened:
         else:
             confirmed = self._begin(system, slot, start)
             stored = self.control.state([event.stream for event in config.events])
-        before = json.loads(stored.meta.get("events", "{}"))
-        begins = begins_of(
-            self.shapes.mapped,
-            {label for label, oid in self.shapes.mapped.items() if before.get(label) != oid}
-            | {document.label for document in change.documents},
-            json.loads(stored.meta.get("begins", "{}")),
-            stored.published,
-            stored.stream_ends,
-        )
-        torn = self.shapes.runs_of_torn_streams(before, stored, change.runs)
-        shortened = self.shapes.runs_of_shortened_streams(stored, [*change.runs, *torn, *self.control.runs()])
-        for run in shortened:
-            log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
-        runs = [*change.runs, *torn, *shortened]
-        self.parts = self.shapes.parts(type_parts(self.source, self.shapes.types))
-        runs += self.shapes.runs_of_rewritten_values(json.loads(stored.meta.get("parts", "{}")), self.parts, runs)
-        self.control.store_shapes(
-            change.documents, self.shapes.mapped, runs, self.grounds, begins, self.shapes.numbers, self.parts
-        )
+        self.known = learner.learn(stored, Known.parse(stored.meta))
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
-        self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, begins))
+        self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, self.known.begins))
         self.pulse.end("opening")
         log.info("streaming from %s", confirmed)
-
-    def _publish(self, tables: Mapping[TableName, Table], stored: TransportState) -> Change:
-        """Judge what is mapped against the catalog, and have it published. Raises TableUnfit among others."""
-        change = self.shapes.compare(
-            tables,
-            json.loads(stored.meta.get("events", "{}")),
-            snapshot=self.config.source.snapshot == "initial",
-            numbers_before=json.loads(stored.meta.get("numbers", "{}")),
-        )
-        self.grounds = publish_tables(
-            self.source,
-            self.config.publication,
-            self.shapes,
-            self.control,
-            change.runs,
-            Published(json.loads(stored.meta.get("grounds", "{}")), stored.meta.get("publication_version")),
-            tables,
-        )
-        return change
-
-    def _have_healed(self, tables: Mapping[TableName, Table], stored: TransportState) -> None:
-        """Have snapshots made of what cannot be followed, once it can be again."""
-        publication = find_publication(self.source, self.config.publication)
-        published = {*self.shapes.tables, *(publication.tables if publication else ())}
-        runs = self.shapes.runs_of_unfit_tables(tables, published, json.loads(stored.meta.get("events", "{}")))
-        waiting = {run.event for run in self.control.runs() if run.state == "pending" and run.to is run.where is None}
-        self.control.store_runs([run for run in runs if run.event not in waiting])
 
     def _examine(self) -> Slot | None:
         """Refuse servers that `cdc check` would refuse, before anything is made there; returns the slot."""
@@ -298,8 +248,7 @@ class Opened:
         follower = Follower(
             self.shapes,
             config.publication,
-            self.grounds,
-            self.parts,
+            self.known,
             self.source,
             control,
             lambda: self.worker.wake(),
