@@ -9,6 +9,7 @@ from contextlib import closing
 
 from cdc.config import ReaderConfig
 from cdc.control import Control
+from cdc.diagnosis import is_alive
 from cdc.errors import AccessDenied
 from cdc.mapping import Shapes
 from cdc.replication import SlotHeld
@@ -66,6 +67,9 @@ def request_snapshot(
         say(f"asked for {', '.join(labels)}{rows}" + (f" for sink {sink}" if sink else ""))
         if not wait:
             return EXIT_DONE
+        reader = control.read_status()
+        if reader is None or not is_alive(reader, time.time()):
+            say("no reader is at work: this waits for one to be started with `cdc run`")
         request, serving = asked[0].request, dict[Run, Run]()
         waiting = list(asked)
         while waiting:

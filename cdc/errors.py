@@ -120,6 +120,11 @@ class TransportRefused(TransportError):
     )
 
 
+_POLICY_REMEDY = (
+    "Have a superuser run `ALTER ROLE ... BYPASSRLS` for the reader's role: a policy would leave rows out of snapshots."
+)
+
+
 def source_error(sqlstate: str | None, message: str) -> SourceError:
     """The error for what a server or libpq said. Without a SQLSTATE the connection itself failed."""
     text = " ".join(message.split())
@@ -132,5 +137,5 @@ def source_error(sqlstate: str | None, message: str) -> SourceError:
     if sqlstate[:2] in ("53", "57", "40", "58") or sqlstate in ("55P03", "55006", "25P03", "25P04", "42710"):
         return SourceBusy(text)
     if sqlstate[:2] == "28" or sqlstate in ("42501", "3D000"):
-        return AccessDenied(text)
+        return AccessDenied(text, remedy=_POLICY_REMEDY) if "row-level security" in text else AccessDenied(text)
     return SourceRefused(f"{text} (SQLSTATE {sqlstate})")

@@ -233,7 +233,8 @@ class _ExplicitEncoder:
                 raise KeyNotSent(f"the log does not tell column {json.dumps(field.name)} of a changed row's key")
             if field.spliced and value == b"null":
                 raise KeyNotSent(
-                    f"column {json.dumps(field.name)} of a key is a JSON null, which reads back as SQL's NULL"
+                    f"column {json.dumps(field.name)} of a key is a JSON null, which reads back as SQL's NULL",
+                    remedy="Give the event another key; then `cdc drop`, and start again.",
                 )
             parts.append(field.label + _encode(field, value))
         return b"{" + b",".join(parts) + b"}"

@@ -19,6 +19,13 @@ from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
 
 _GRANTS = resources.files("cdc.check").joinpath("grants.sql").read_text()
+_POLICIES = """
+    SELECT n.nspname::text, c.relname::text
+    FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS asked (schema, name)
+    JOIN pg_namespace n ON n.nspname = asked.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name
+    WHERE row_security_active(c.oid)
+"""
 _LARGE = """
     SELECT n.nspname::text, c.relname::text, toast.bytes
     FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS asked (schema, name)
@@ -111,7 +118,13 @@ def grant_findings(source: Source, mappings: Sequence[EventMapping], role: str) 
             "error", f"table {table}", f"{role} may not read {', '.join(lacking.columns)}",
             f"{usage}GRANT SELECT ({listed}) ON {table} TO {grantee};",
         )  # fmt: skip
-    if mappings and not refused:
+    hidden = [TableName(*row) for row in source.query(_POLICIES, _by_name(list(columns)))]
+    for table in hidden:
+        yield Finding(
+            "error", f"table {table}", f"row-level security applies to {role}: what it hides would be in no snapshot",
+            f"ALTER ROLE {grantee} BYPASSRLS; -- as a superuser",
+        )  # fmt: skip
+    if mappings and not refused and not hidden:
         yield Finding("ok", "grants", f"{role} may read every listed column")
 
 
@@ -134,5 +147,8 @@ def _unreadable(source: Source, columns: Mapping[TableName, Sequence[str]]) -> d
 
 def _bytes_out_of_line(source: Source, tables: Sequence[TableName]) -> dict[TableName, int]:
     """How much each table that has large values keeps out of line."""
-    parameters = {"schemas": [table.schema for table in tables], "names": [table.name for table in tables]}
-    return {TableName(schema, name): size for schema, name, size in source.query(_LARGE, parameters)}
+    return {TableName(schema, name): size for schema, name, size in source.query(_LARGE, _by_name(tables))}
+
+
+def _by_name(tables: Sequence[TableName]) -> dict[str, list[str]]:
+    return {"schemas": [table.schema for table in tables], "names": [table.name for table in tables]}

@@ -95,6 +95,16 @@ def test_a_key_that_was_not_unique_for_a_while_stops_the_reader_and_what_it_miss
     assert "made because its table could not be followed for a while" in told
 
 
+def test_a_person_who_waits_for_a_snapshot_is_told_that_nobody_makes_it(shop: Pipeline) -> None:
+    shop.run("cdc.cli", "run", "--once")
+    waiting = shop.command("cdc.cli", "snapshot", "row", "--wait", log="waiting")
+    waiting.start()
+    wait_until("it to be told", lambda: "no reader is at work" in waiting.output)
+    shop.reader()
+    assert waiting.wait() == 0
+    assert "published row.v1: 20 rows" in waiting.output
+
+
 def test_an_event_that_is_not_published_any_more_is_told(shop: Pipeline) -> None:
     shop.run("cdc.cli", "run", "--once")
     shop.run("sinks.cli", "run", "copy", "--once")

@@ -85,6 +85,7 @@ def test_the_sql_that_it_prints_is_all_that_a_role_needs(shop: Pipeline, adminis
         ("ALTER ROLE {role} NOREPLICATION", "role", "may not replicate"),
         ("REVOKE USAGE ON SCHEMA shop FROM {role}", "table shop.customers", "may not read id, name"),
         ("REVOKE SELECT (name) ON shop.customers FROM {role}", "table shop.customers", "may not read name"),
+        ("ALTER TABLE shop.customers ENABLE ROW LEVEL SECURITY", "table shop.customers", "row-level security applies"),
         ("DROP PUBLICATION {publication}", "publication", "may not make it"),
         ("ALTER PUBLICATION {publication} SET (publish = 'insert')", "publication", "leaves out some kind of change"),
         ("ALTER PUBLICATION {publication} SET TABLE shop.customers (id)", "publication", "only some columns or rows"),
