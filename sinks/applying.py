@@ -72,7 +72,8 @@ class Applying:
         stream, steps = batch.stream, batch.steps
         _require_schema(session, steps, documents)
         if marks := marks_of_runs(steps):
-            foreign = foreign_marks(marks, known_runs([run_of(mark) for mark in marks]))
+            own = session.asked_runs | self._rebuilding.needless_runs
+            foreign = foreign_marks(marks, known_runs([run_of(mark) for mark in marks]), own)
             steps = [step for step in steps if step not in foreign]
             self._distrust(session, stream, foreign)
         try:
@@ -108,10 +109,12 @@ class Applying:
                 mark.name,
                 label,
             )
-            if mark.name == wire.RUN_BEGIN:
+            replica = session.replicas[label]
+            comes = replica.asked_run is not None and replica.run is None  # one that was asked for, behind this mark
+            if mark.name == wire.RUN_BEGIN and not comes:
                 with self._database.transaction():
-                    want_snapshot(self._database, str(session.replicas[label].table))
-                session.replicas[label].wants_snapshot = True
+                    want_snapshot(self._database, str(replica.table))
+                replica.wants_snapshot = True
 
     def _transact(
         self,

@@ -8,7 +8,7 @@ marks are it is stored as soon as they are published. A sink that is far behind 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple, Self
 
 from sinks.compaction import Step
@@ -51,14 +51,20 @@ def marks_of_runs(steps: Sequence[Step]) -> list[Mark]:
     return [step for step in steps if isinstance(step, Mark) and step.name in (wire.RUN_BEGIN, wire.RUN_END)]
 
 
-def foreign_marks(marks: Sequence[Mark], known: Mapping[str, KnownRun]) -> list[Mark]:
-    """Those that are not the reader's. One that was published, and stored once more after a crash, comes before."""
-    return [mark for mark in marks if not _is_readers(mark, known.get(run_of(mark)))]
+def foreign_marks(
+    marks: Sequence[Mark], known: Mapping[str, KnownRun], asked: Set[str | None] = frozenset()
+) -> list[Mark]:
+    """Those that are not the reader's. One that was published, and stored once more after a crash, comes before.
+
+    `asked`: runs that the reader was asked for by this sink, which are its own also once they are forgotten.
+    """
+    return [mark for mark in marks if not _is_readers(mark, known.get(run_of(mark)), run_of(mark) in asked)]
 
 
-def _is_readers(mark: Mark, known: KnownRun | None) -> bool:
+def _is_readers(mark: Mark, known: KnownRun | None, asked: bool) -> bool:
     begins = mark.name == wire.RUN_BEGIN
     if known is None:
-        return not begins  # the end of what was begun is the replica's to judge: it knows which run that was
+        # The end of what was begun is the replica's to judge: it knows which run that was.
+        return asked or not begins
     place = known.begun if begins else known.ended
     return (known.event, known.to) == (mark.data.get("event"), mark.to) and (place is None or mark.position <= place)

@@ -71,6 +71,17 @@ class Session:
     behind: set[str] = field(default_factory=set)
     """Streams with more than fitted into the last batch."""
 
+    @property
+    def at_end_of(self) -> set[str]:
+        """Streams of which everything has been applied."""
+        return {stream for stream in self.checkpoints if self.at_end.get(stream)}
+
+    @property
+    def asked_runs(self) -> set[str | None]:
+        """The snapshot runs that the reader was asked for by this sink, and that have not ended here."""
+        replicas, rebuilds = self.replicas.values(), self.rebuilds.values()
+        return {replica.asked_run for replica in replicas} | {rebuild.record.run for rebuild in rebuilds}
+
     def next_behind(self, stream: str) -> str:
         """Of the streams that are behind, which this one is, the one after it."""
         streams = list(self.checkpoints)
@@ -221,14 +232,23 @@ class Opener:
         return StreamBegunAgain(f"stream {checkpoint.stream}: entries were removed {why}; a snapshot brings their rows")
 
     def request_snapshots(self, session: Session, control: Control) -> None:
-        """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all.
-
-        Again, where it does not know of what it was asked for: Redis may have lost that.
-        """
+        """Ask the reader to fill the tables that their streams alone do not fill. Perhaps twice, never not at all."""
         self._rebuilding.request_snapshots(session.rebuilds, control)
-        for replica in session.replicas.values():
+        self.request_wanted(session, control)
+
+    def request_lost(self, session: Session, control: Control) -> None:
+        """Ask again for what the reader was asked for and does not know of: Redis may have lost the request.
+
+        Only where all of the stream has been applied: the reader forgets a run as soon as the next one of its event
+        begins, and two sinks far behind that asked again for theirs would have it make runs for ever.
+        """
+        at_end = {label for stream in session.at_end_of for label in session.streams[stream].values()}
+        rebuilds = {label: rebuild for label, rebuild in session.rebuilds.items() if label in at_end}
+        self._rebuilding.request_lost(rebuilds, control)
+        for label in at_end:
+            replica = session.replicas[label]
             if replica.asked_run is not None and not control.is_on_its_way(replica.asked_run):
-                log.warning("the snapshot of %s that the reader was asked for is not on its way", replica.label)
+                log.warning("the snapshot of %s that the reader was asked for is not on its way", label)
                 replica.wants_snapshot = True
         self.request_wanted(session, control)
 

@@ -108,6 +108,8 @@ class Worker:
         self._teller = Teller(self.status, self.counters)
         self._renewed_at = 0.0
         self._asked_at = 0.0
+        self._asked_again = False
+        """Whether this session has looked once, at the end of all streams, if what was asked for is on its way."""
 
     def run(self) -> int:
         """Returns the exit code. Raises StatecastError for what ends the worker before it is told to."""
@@ -205,7 +207,7 @@ class Worker:
         self._standing_by = False
         self.counters.sessions += 1
         self._opener.request_snapshots(session, self._control)
-        self._asked_at = time.monotonic()
+        self._asked_at, self._asked_again = time.monotonic(), False
         self.status.enter("streaming")
         self._teller.begin()
         self._renewed_at = 0.0
@@ -323,9 +325,10 @@ class Worker:
 
     def _keep(self, session: Session) -> None:
         now = time.monotonic()
-        if now - self._asked_at >= ASK_AGAIN_SECONDS:
-            self._opener.request_snapshots(session, self._control)
-            self._asked_at = now
+        first_time = not self._asked_again and len(session.at_end_of) == len(session.checkpoints)
+        if first_time or now - self._asked_at >= ASK_AGAIN_SECONDS:
+            self._opener.request_lost(session, self._control)
+            self._asked_at, self._asked_again = now, self._asked_again or first_time
         if self._teller.is_due():
             self._teller.tell_progress(session, self._control, self._reader)
         self._rebuilding.keep(session.rebuilds, session.checkpoints)

@@ -103,12 +103,21 @@ class Rebuilding:
     # --- a session has begun -----------------------------------------------------------------------------------------
 
     def request_snapshots(self, rebuilds: Mapping[str, Rebuild], control: Control) -> None:
-        """Ask the reader to fill the shadows whose run is not on its way, and which no other run fills."""
+        """Ask the reader to fill the shadows for which it was not asked."""
+        self._request({label: each for label, each in rebuilds.items() if each.record.run is None}, control)
+
+    def request_lost(self, rebuilds: Mapping[str, Rebuild], control: Control) -> None:
+        """Ask again for the shadows whose run is not on its way, and which no other run fills."""
+        lost = {}
         for label, rebuild in rebuilds.items():
-            run = rebuild.record.run
-            if rebuild.is_filled or (run is not None and control.is_on_its_way(run)):
-                continue
-            if rebuild.shadow_takes_rows and rebuild.shadow.run != run:
+            run, begun = rebuild.record.run, rebuild.shadow.run
+            if not rebuild.is_filled and run is not None and begun in (None, run) and not control.is_on_its_way(run):
+                lost[label] = rebuild
+        self._request(lost, control)
+
+    def _request(self, rebuilds: Mapping[str, Rebuild], control: Control) -> None:
+        for label, rebuild in rebuilds.items():
+            if rebuild.shadow_takes_rows and rebuild.record.run is None:
                 continue
             (run,) = control.request_snapshot([label])
             with self._database.transaction():

@@ -292,6 +292,20 @@ def test_a_snapshot_that_redis_forgot_about_is_asked_for_again(pipeline: Pipelin
     assert pipeline.rows("SELECT asked_run FROM cdc.replica") == [(None,)]
 
 
+def test_a_sink_far_behind_knows_its_own_run_that_the_reader_forgot(pipeline: Pipeline) -> None:
+    pipeline.transaction(customer(1, "a"), customer(2, "b"))
+    pipeline.redis.xtrim(pipeline.keys.stream("customer", 1), maxlen=1, approximate=False)
+    assert pipeline.apply() == 0
+    ((asked,),) = pipeline.rows("SELECT asked_run FROM cdc.replica")
+    pipeline.redis.delete(pipeline.keys.requests)  # the reader takes it
+    whole_run(pipeline, 8, run="another")
+    whole_run(pipeline, 1, 2, run=asked, to="billing")
+    pipeline.redis.delete(pipeline.keys.runs)  # further runs of the event have begun since
+    assert pipeline.apply() == 0
+    assert set(pipeline.customers()) == {1, 2}
+    assert pipeline.requests() == [], "one for each run that is forgotten would never come to an end"
+
+
 def test_a_running_worker_notices_that_its_request_is_gone(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sinks.worker.ASK_AGAIN_SECONDS", 0.2)
     pipeline.transaction(customer(1, "a"), customer(2, "b"))
