@@ -7,8 +7,8 @@ from typing import Final
 
 from cdc.source.connection import Source
 
-# A partition that was made as one has its link to its parent and its columns from one transaction; an attached one has
-# not. One that is made, filled and attached within one transaction looks like the former.
+# A partition that was made as one has its link to its parent and its system columns, which nothing alters, from one
+# transaction; an attached one has not. One that is made, filled and attached in one transaction looks like the former.
 _PARTITIONS: Final = """
     WITH RECURSIVE member AS (
         SELECT oid AS root, oid, false AS attached FROM unnest(%(oids)s::oid[]) AS t (oid)
@@ -17,7 +17,7 @@ _PARTITIONS: Final = """
         FROM member
         JOIN pg_class c ON c.oid = member.oid AND c.relkind = 'p'
         JOIN pg_inherits i ON i.inhparent = member.oid AND NOT i.inhdetachpending
-        JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum = 1
+        JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum = -1
     )
     SELECT member.root::bigint, member.oid::bigint, attached FROM member
     JOIN pg_class c ON c.oid = member.oid AND c.relkind <> 'p'

@@ -38,12 +38,21 @@ def shop(source_dsn: str, target_dsn: str, redis_url: str, pipeline_name: str, t
         yield made
 
 
-@pytest.mark.parametrize("at_its_work", [True, False])
-def test_rows_that_come_and_go_with_partitions_do_so_in_the_replica(shop: Pipeline, at_its_work: bool) -> None:
+@pytest.mark.parametrize(
+    ("at_its_work", "moves"),
+    [
+        pytest.param(True, MOVES[:2], id="at its work-short"),  # which are looked for every five seconds
+        pytest.param(True, MOVES, id="at its work-long", marks=pytest.mark.soak),
+        pytest.param(False, MOVES, id="down"),
+    ],
+)
+def test_rows_that_come_and_go_with_partitions_do_so_in_the_replica(
+    shop: Pipeline, at_its_work: bool, moves: tuple[str, ...]
+) -> None:
     reader = shop.reader()
     sink = shop.sink("copy")
     wait_until_equal(shop)
-    for move in MOVES:
+    for move in moves:
         if not at_its_work:
             assert reader.terminate() == 0
         execute(shop.source_dsn, move)
