@@ -19,11 +19,12 @@ SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
     "aof-use-rdb-preamble": "no",
-    "key-load-delay": "200",
+    "key-load-delay": "500",
     "dbfilename": "dump",
     "busy-reply-threshold": "50",
 }
 JUNK = 12_000
+"""Keys, microseconds for each: loading lasts longer than a reader's longest pause between two tries."""
 PASSWORD = "hunter2-planted"
 
 
