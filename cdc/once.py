@@ -31,7 +31,7 @@ class Goal:
             token = f"once-{time.time_ns()}"
             self._translator.marks[token] = self._deliver
             emit_message(self._source, self._prefix, json.dumps({"token": token}).encode())
-        if self._delivered and self._position is None and not self._translator.in_transaction:
+        if self._delivered and self._position is None and not self._translator.hand.is_open:
             self._position = self._translator.latest_end
         return self._position
 

@@ -230,7 +230,7 @@ class Reader:
             self._state, self._since = state, opened.worker.paused_since or time.time()
         self._confirmed = str(opened.progress.confirmed), opened.life
         published, now = max(opened.progress.published, opened.published), time.time()
-        delivered_at = int(opened.translator.commit_time) / 1e6 or None
+        delivered_at = int(opened.translator.hand.ts) / 1e6 or None
         newest_age = None if delivered_at is None else now - delivered_at
         lag_seconds = self.counters.written.lag_seconds(published, time.monotonic(), newest_age)
         self._behind_since = now - lag_seconds if lag_seconds else None

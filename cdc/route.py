@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cdc import append
-from transforms.encoder import Row, RowEncoder
+from transforms.encoder import RowEncoder
+from transforms.row import LoggedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Route:
     rev: int = 1
     lacking: tuple[str, ...] = ()
     """Fields that the relation's rows in the log do not have: such rows are read from the table."""
-    row: Callable[[bytes, int, int], tuple[bytes, bytes] | Row] = field(init=False)
+    row: Callable[[bytes, int, int], LoggedRow] = field(init=False)
     """The encoder's."""
     is_plain: bool = field(init=False)
     """Whether a plain row makes an entry without optional fields."""

@@ -182,7 +182,7 @@ static enum outcome add_change(
     enum outcome outcome = encode_tuple(plan, frame.bytes, frame.size, TUPLE_AT, &items->key, &items->state);
     Py_DECREF(held);
     if (outcome != DONE)
-        return outcome;
+        return outcome == ABSENT ? NOT_MINE : outcome;
     struct piece key = {(const char *)items->key.data, (Py_ssize_t)items->key.used};
     struct piece state = {(const char *)items->state.data, (Py_ssize_t)items->state.used};
     if (!put_row_item(&items->item, form, id_prefix, ordinal, &key, &state))

@@ -117,7 +117,7 @@ static size_t character_size(Text text, size_t size)
 
 /* --- values ---------------------------------------------------------------------------------------------------------*/
 
-/* How a value is written: transforms.column_type.Form. CALL: by a Python function. */
+/* How a value is written: transforms.column_type.Form. CALL: by a Python function. CONSTANT: as any other one is. */
 enum form {
     NUMBER = 'n',
     FLOAT = 'f',
@@ -129,7 +129,8 @@ enum form {
     BYTEA = 'x',
     PLAIN = 'p',
     TEXT = 's',
-    CALL = 'c'
+    CALL = 'c',
+    CONSTANT = 'k'
 };
 
 struct value {
@@ -248,6 +249,15 @@ static enum outcome put_timestamp(struct buffer *out, Text text, size_t size, in
     return DONE;
 }
 
+/* After an exception in a Python function. */
+static enum outcome not_mine_if_wrong_value(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_IndexError))
+        return FAILED;
+    PyErr_Clear(); /* not UTF-8, say: the explicit encoder tells */
+    return NOT_MINE;
+}
+
 static enum outcome put_called(struct buffer *out, Text text, size_t size, PyObject *encode)
 {
     PyObject *value = PyBytes_FromStringAndSize((const char *)text, (Py_ssize_t)size);
@@ -255,12 +265,8 @@ static enum outcome put_called(struct buffer *out, Text text, size_t size, PyObj
         return FAILED;
     PyObject *encoded = PyObject_CallFunctionObjArgs(encode, value, NULL);
     Py_DECREF(value);
-    if (encoded == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_IndexError))
-            return FAILED;
-        PyErr_Clear(); /* not UTF-8, say: the explicit encoder tells */
-        return NOT_MINE;
-    }
+    if (encoded == NULL)
+        return not_mine_if_wrong_value();
     char *bytes;
     Py_ssize_t length;
     enum outcome outcome = FAILED;
@@ -270,6 +276,16 @@ static enum outcome put_called(struct buffer *out, Text text, size_t size, PyObj
     }
     Py_DECREF(encoded);
     return outcome;
+}
+
+static enum outcome put_constant(struct buffer *out, PyObject *constant)
+{
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(constant, &bytes, &size) < 0 || !reserve(out, (size_t)size))
+        return FAILED;
+    put(out, bytes, (size_t)size);
+    return DONE;
 }
 
 static enum outcome put_value(struct buffer *out, Text text, size_t size, unsigned char form, PyObject *encode)
@@ -309,6 +325,8 @@ static enum outcome put_value(struct buffer *out, Text text, size_t size, unsign
         return put_text(out, text, size);
     case CALL:
         return put_called(out, text, size, encode);
+    case CONSTANT:
+        return put_constant(out, encode);
     }
     return NOT_MINE;
 }
@@ -334,8 +352,11 @@ struct plan {
     PyObject_HEAD
     size_t width;         /* of the relation */
     unsigned char *forms; /* of each column */
-    PyObject **encoders;  /* of each column; NULL but for CALL */
+    PyObject **encoders;  /* of each column; NULL but for CALL, and the bytes of a CONSTANT */
     struct fields state, key;
+    size_t *judged; /* the places of the columns that the judge is shown */
+    size_t judged_count;
+    PyObject *judge, *absent; /* whether a row is wanted, and what makes something of the key where not; NULL: all are */
 };
 
 static void clear_fields(struct fields *fields)
@@ -353,6 +374,9 @@ static void plan_dealloc(PyObject *self)
         Py_XDECREF(plan->encoders[at]);
     PyMem_Free(plan->encoders);
     PyMem_Free(plan->forms);
+    PyMem_Free(plan->judged);
+    Py_XDECREF(plan->judge);
+    Py_XDECREF(plan->absent);
     clear_fields(&plan->state);
     clear_fields(&plan->key);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
@@ -415,14 +439,20 @@ static int set_columns(Plan *plan, PyObject *columns)
         PyObject *column = PyTuple_GetItem(columns, at);
         if (PyBytes_Check(column) && PyBytes_Size(column) == 1) {
             plan->forms[at] = (unsigned char)PyBytes_AsString(column)[0];
+        } else if (PyTuple_Check(column)) {
+            PyObject *constant;
+            if (!PyArg_ParseTuple(column, "S", &constant))
+                return 0;
+            plan->forms[at] = CONSTANT;
+            plan->encoders[at] = Py_NewRef(constant);
         } else if (PyCallable_Check(column)) {
             plan->forms[at] = CALL;
             plan->encoders[at] = Py_NewRef(column);
         } else {
-            PyErr_SetString(PyExc_TypeError, "a column is neither a form's letter nor a function");
+            PyErr_SetString(PyExc_TypeError, "a column is neither a form's letter, nor a function, nor a constant");
             return 0;
         }
-        if (plan->forms[at] == CALL && plan->encoders[at] == NULL) {
+        if ((plan->forms[at] == CALL || plan->forms[at] == CONSTANT) && plan->encoders[at] == NULL) {
             PyErr_SetString(PyExc_ValueError, "that letter is taken");
             return 0;
         }
@@ -430,15 +460,45 @@ static int set_columns(Plan *plan, PyObject *columns)
     return 1;
 }
 
+static int set_judge(Plan *plan, PyObject *places, PyObject *judge, PyObject *absent)
+{
+    Py_ssize_t count = PyTuple_Size(places);
+    if (count < 0)
+        return 0;
+    plan->judged = PyMem_Calloc((size_t)count + 1, sizeof *plan->judged);
+    if (plan->judged == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t at = 0; at < count; at++) {
+        size_t place = PyLong_AsSize_t(PyTuple_GetItem(places, at));
+        if (PyErr_Occurred())
+            return 0;
+        if (place >= plan->width) {
+            PyErr_SetString(PyExc_ValueError, "a judged place is not in the relation");
+            return 0;
+        }
+        plan->judged[plan->judged_count++] = place;
+    }
+    if (judge != Py_None) {
+        plan->judge = Py_NewRef(judge);
+        plan->absent = Py_NewRef(absent);
+    }
+    return 1;
+}
+
 static PyObject *plan_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(names))
 {
-    PyObject *columns, *state, *key;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!", &PyTuple_Type, &columns, &PyTuple_Type, &state, &PyTuple_Type, &key))
+    PyObject *columns, *state, *key, *places, *judge, *absent;
+    if (!PyArg_ParseTuple(
+            arguments, "O!O!O!O!OO", &PyTuple_Type, &columns, &PyTuple_Type, &state, &PyTuple_Type, &key, &PyTuple_Type,
+            &places, &judge, &absent))
         return NULL;
     Plan *plan = (Plan *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (plan == NULL)
         return NULL;
-    if (!set_columns(plan, columns) || !set_fields(plan, &plan->state, state) || !set_fields(plan, &plan->key, key)) {
+    if (!set_columns(plan, columns) || !set_fields(plan, &plan->state, state) || !set_fields(plan, &plan->key, key) ||
+        !set_judge(plan, places, judge, absent)) {
         Py_DECREF(plan);
         return NULL;
     }
@@ -490,7 +550,7 @@ static enum outcome put_object(
     for (size_t at = 0; at < fields->count; at++) {
         const struct field *field = &fields->all[at];
         const struct value *value = &values[field->place];
-        if (value->text == unchanged || (value->text == NULL && !nulls))
+        if ((value->text == unchanged && plan->forms[field->place] != CONSTANT) || (value->text == NULL && !nulls))
             return NOT_MINE;
         if (!reserve(out, field->label_size + 5))
             return FAILED;
@@ -512,11 +572,47 @@ static enum outcome put_object(
     return DONE;
 }
 
-/* Key and state, of values that were found. */
+/* DONE: the row is wanted; ABSENT: it is not. */
+static enum outcome judge(const Plan *plan, const struct value *values)
+{
+    if (plan->judge == NULL)
+        return DONE;
+    PyObject *shown = PyTuple_New((Py_ssize_t)plan->judged_count);
+    if (shown == NULL)
+        return FAILED;
+    for (size_t at = 0; at < plan->judged_count; at++) {
+        const struct value *value = &values[plan->judged[at]];
+        if (value->text == unchanged) {
+            Py_DECREF(shown);
+            return NOT_MINE;
+        }
+        PyObject *text = value->text == NULL
+                             ? Py_NewRef(Py_None)
+                             : PyBytes_FromStringAndSize((const char *)value->text, (Py_ssize_t)value->size);
+        if (text == NULL || PyTuple_SetItem(shown, (Py_ssize_t)at, text) < 0) {
+            Py_DECREF(shown);
+            return FAILED;
+        }
+    }
+    PyObject *verdict = PyObject_CallFunctionObjArgs(plan->judge, shown, NULL);
+    Py_DECREF(shown);
+    if (verdict == NULL)
+        return not_mine_if_wrong_value();
+    enum outcome outcome = verdict == Py_True ? DONE : ABSENT;
+    Py_DECREF(verdict);
+    return outcome;
+}
+
+/* Key and state, of values that were found; the key alone where the row is ABSENT. */
 static enum outcome put_row(const Plan *plan, const struct value *values, struct buffer *key, struct buffer *state)
 {
+    enum outcome judged = judge(plan, values);
+    if (judged != DONE && judged != ABSENT)
+        return judged;
     enum outcome outcome = put_object(plan, &plan->key, values, 0, key);
-    return outcome == DONE ? put_object(plan, &plan->state, values, 1, state) : outcome;
+    if (outcome != DONE || judged == ABSENT)
+        return outcome == DONE ? judged : outcome;
+    return put_object(plan, &plan->state, values, 1, state);
 }
 
 enum outcome encode_tuple(
@@ -529,8 +625,11 @@ enum outcome encode_tuple(
     return put_row(plan, values, key, state);
 }
 
-static PyObject *pair(const struct buffer *key, const struct buffer *state)
+/* What a row is to Python. */
+static PyObject *row_object(const Plan *plan, enum outcome outcome, const struct buffer *key, const struct buffer *state)
 {
+    if (outcome == ABSENT)
+        return PyObject_CallFunction(plan->absent, "y#", key->data, (Py_ssize_t)key->used);
     return Py_BuildValue("y#y#", key->data, (Py_ssize_t)key->used, state->data, (Py_ssize_t)state->used);
 }
 
@@ -554,7 +653,10 @@ static int data_and_offset(PyObject *const *arguments, Py_ssize_t count, Text *d
     return 1;
 }
 
-PyDoc_STRVAR(row_doc, "row(data, at): (key, state) of the tuple at `at`, which reaches to the end; None: not mine.");
+PyDoc_STRVAR(
+    row_doc,
+    "row(data, at): (key, state) of the tuple at `at`, which reaches to the end, or what `absent` makes of the key of a row\n"
+    "that the judge does not want; None: not mine.");
 
 static PyObject *plan_row(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -565,8 +667,8 @@ static PyObject *plan_row(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     enum outcome outcome = encode_tuple((const Plan *)self, data, size, at, &key, &state);
     PyObject *result = NULL;
-    if (outcome == DONE)
-        result = pair(&key, &state);
+    if (outcome == DONE || outcome == ABSENT)
+        result = row_object((const Plan *)self, outcome, &key, &state);
     else if (outcome == NOT_MINE)
         result = Py_NewRef(Py_None);
     PyMem_Free(key.data);
@@ -595,6 +697,24 @@ static PyObject *plan_key(PyObject *self, PyObject *const *arguments, Py_ssize_t
         result = Py_NewRef(Py_None);
     PyMem_Free(key.data);
     return result;
+}
+
+PyDoc_STRVAR(held_doc, "held(data, at): whether the judge wants the row of the tuple at `at`; None: not mine.");
+
+static PyObject *plan_held(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    const Plan *plan = (const Plan *)self;
+    Text data;
+    size_t size, at, end;
+    struct value values[MOST_COLUMNS];
+    if (!data_and_offset(arguments, count, &data, &size, &at))
+        return NULL;
+    if (find_values(plan, data, size, at, values, &end) != DONE)
+        Py_RETURN_NONE;
+    enum outcome outcome = judge(plan, values);
+    if (outcome == FAILED)
+        return NULL;
+    return Py_NewRef(outcome == NOT_MINE ? Py_None : outcome == DONE ? Py_True : Py_False);
 }
 
 /* --- lines of COPY's text format ------------------------------------------------------------------------------------*/
@@ -648,8 +768,8 @@ static enum outcome find_line_values(const Plan *plan, unsigned char *copy, size
 
 PyDoc_STRVAR(
     lines_doc,
-    "lines(texts, first): (key, state) of each row in COPY's text format, with its line's end, from number `first` of the\n"
-    "list on. Ends before the first that is not mine.");
+    "lines(texts, first): as `row`, of each row in COPY's text format, with its line's end, from number `first` of the list\n"
+    "on. Ends before the first that is not mine.");
 
 /* The buffers that the rows of a call share. */
 struct line_buffers {
@@ -669,9 +789,9 @@ static enum outcome add_line(PyObject *rows, const Plan *plan, PyObject *given, 
     enum outcome outcome = find_line_values(plan, buffers->copy.data, (size_t)size, values);
     if (outcome == DONE)
         outcome = put_row(plan, values, &buffers->key, &buffers->state);
-    if (outcome != DONE)
+    if (outcome != DONE && outcome != ABSENT)
         return outcome;
-    PyObject *row = pair(&buffers->key, &buffers->state);
+    PyObject *row = row_object(plan, outcome, &buffers->key, &buffers->state);
     int failed = row == NULL || PyList_Append(rows, row) < 0;
     Py_XDECREF(row);
     return failed ? FAILED : DONE;
@@ -709,6 +829,7 @@ static PyObject *plan_lines(PyObject *self, PyObject *arguments)
 static PyMethodDef plan_methods[] = {
     {"row", (PyCFunction)(void (*)(void))plan_row, METH_FASTCALL, row_doc},
     {"key", (PyCFunction)(void (*)(void))plan_key, METH_FASTCALL, key_doc},
+    {"held", (PyCFunction)(void (*)(void))plan_held, METH_FASTCALL, held_doc},
     {"lines", plan_lines, METH_VARARGS, lines_doc},
     {"upserts", plan_upserts, METH_VARARGS, upserts_doc},
     {"transactions", plan_transactions, METH_VARARGS, transactions_doc},
@@ -717,9 +838,12 @@ static PyMethodDef plan_methods[] = {
 
 PyDoc_STRVAR(
     plan_doc,
-    "Plan(columns, state, key)\n\n"
-    "columns: for each column of the relation a form's letter (bytes) or the function that encodes its values.\n"
-    "state, key: for each field (place of its column, its name as JSON text with a colon).");
+    "Plan(columns, state, key, judged, judge, absent)\n\n"
+    "columns: for each column of the relation a form's letter (bytes), the function that encodes its values, or in a tuple\n"
+    "the JSON text of any of them but NULL, also of one that was not sent.\n"
+    "state, key: for each field (place of its column, its name as JSON text with a colon).\n"
+    "judged: the places of the columns whose texts the judge is given as a tuple; it says True of rows that are wanted.\n"
+    "None: all are. absent: makes of the key of a row that is not wanted what stands for it.");
 
 static PyType_Slot plan_slots[] = {
     {Py_tp_doc, (void *)plan_doc},
@@ -739,7 +863,7 @@ static int fill_module(PyObject *module)
         return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 3); /* transforms/accelerator.py */
+    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 4); /* transforms/accelerator.py */
 }
 
 static PyMethodDef module_functions[] = {

@@ -11,8 +11,8 @@
 
 typedef const unsigned char *Text;
 
-/* What a step comes to. FAILED: a Python exception is set. */
-enum outcome { FAILED = -1, NOT_MINE = 0, DONE = 1 };
+/* What a step comes to. FAILED: a Python exception is set. ABSENT: the row is not wanted. */
+enum outcome { FAILED = -1, NOT_MINE = 0, DONE = 1, ABSENT = 2 };
 
 struct buffer {
     unsigned char *data;
@@ -38,7 +38,7 @@ static inline void put(struct buffer *out, const void *bytes, size_t size)
 /* The plan of a relation, an object of Python. */
 typedef struct plan Plan;
 
-/* Write key and state of the tuple at `at`, which must reach to the end of the data. */
+/* Write key and state of the tuple at `at`, which must reach to the end of the data; of an ABSENT row the key alone. */
 enum outcome encode_tuple(
     const Plan *plan, Text data, size_t size, size_t at, struct buffer *key, struct buffer *state);
 

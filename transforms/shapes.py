@@ -23,13 +23,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 import orjson
 
 from transforms.column_type import ColumnType, Form, RelationColumn
+from transforms.row import NULL_JSON, Field
 from transforms.values import JSON_SPACE, json_name, value_encoder
 
 RowResult = tuple[bytes, bytes]
 """Key and state."""
 KeyResult = tuple[bytes, int]
 """Key, and the offset behind the tuple."""
-Result = TypeVar("Result", bound=RowResult | KeyResult)
+TextsResult = tuple[bytes | None, ...]
+"""The texts of some values, at least one; None for NULL."""
+Result = TypeVar("Result", bound=RowResult | KeyResult | TextsResult)
 ShapeEncoder = Callable[[bytes, int], Result | None]
 """From the bytes and an offset."""
 
@@ -44,9 +47,9 @@ class Plan(NamedTuple):
     """What is wanted of the rows of a relation."""
 
     relation: Sequence[RelationColumn]
-    columns: Sequence[str]
-    """The fields of the state, in their order."""
-    key: Sequence[str]
+    fields: Sequence[Field]
+    """Of the state, in their order."""
+    key: Sequence[Field]
     """Those of the key."""
 
     def suits(self, shape: bytes) -> bool:
@@ -54,7 +57,9 @@ class Plan(NamedTuple):
         if len(shape) != len(self.relation) or not _KINDS.issuperset(shape) or VALUE not in shape:
             return False
         kinds = {column.name: kind for column, kind in zip(self.relation, shape, strict=True)}
-        return all(kinds[name] == VALUE for name in self.key) and all(kinds[name] != UNCHANGED for name in self.columns)
+        return all(kinds[field.column] == VALUE for field in self.key) and all(
+            field.is_constant or kinds[field.column] != UNCHANGED for field in self.fields
+        )
 
 
 class ShapeMemory(Generic[Result]):
@@ -125,6 +130,7 @@ _FORMS = {
 }
 _UUID_OID = 2950
 _ARRAY = _Form(_ANY, convert=" {v} = array_{v}({v})")
+_MASKED = _Form(_ANY)
 _TEXT_OF_MANY = _Form(_ANY, b'"%b"')
 _MANY = 3  # from so many texts in a row on, they are escaped all in one go
 
@@ -133,10 +139,16 @@ def _form(type_: ColumnType) -> _Form:
     return _ARRAY if type_.element_oid else _FORMS[type_.form]
 
 
-class _Field(NamedTuple):
+def raw(column: str) -> Field:
+    """A field that is the text itself; see `texts_encoder`."""
+    return Field(column, column, bytes)
+
+
+class _Wanted(NamedTuple):
     """A column of a shape that holds a value which is wanted."""
 
     column: RelationColumn
+    mask: Callable[[bytes], bytes] | None
     form: _Form
     variables: tuple[str, ...]
     """One for each group."""
@@ -146,37 +158,63 @@ class _Shape:
     """What is known of a shape before its framing is."""
 
     def __init__(self, plan: Plan, shape: bytes) -> None:
-        self.relation, self.columns, self.key = plan
+        self.relation, self.state, self.key = plan
         self.shape = shape
-        wanted = {*self.columns, *self.key}
+        masks = {field.column: field.mask for field in (*self.state, *self.key) if not field.is_constant}
         sent = [
             (place, column)
             for place, (column, kind) in enumerate(zip(self.relation, shape, strict=True))
-            if kind == VALUE and column.name in wanted
+            if kind == VALUE and column.name in masks
         ]
-        texts = [column.name for _, column in sent if _form(column.type) is _FORMS[Form.TEXT]]
+        texts = [
+            column.name for _, column in sent if not masks[column.name] and _form(column.type) is _FORMS[Form.TEXT]
+        ]
         self.texts_of_many = texts if len(texts) >= _MANY else []
-        self.fields: dict[str, _Field] = {}
+        self.wanted: dict[str, _Wanted] = {}
         for place, column in sent:
-            form = _TEXT_OF_MANY if column.name in self.texts_of_many else _form(column.type)
+            mask = masks[column.name]
+            assert not isinstance(mask, bytes)
+            form = _TEXT_OF_MANY if column.name in self.texts_of_many else _MASKED if mask else _form(column.type)
             variables = ("v{}", "w{}")[: form.template.count(b"%b")]
-            self.fields[column.name] = _Field(column, form, tuple(name.format(place) for name in variables))
+            names = tuple(name.format(place) for name in variables)
+            self.wanted[column.name] = _Wanted(column, None if mask is bytes else mask, form, names)
+        self._is_null = {column.name: kind == NULL for column, kind in zip(self.relation, shape, strict=True)}
+
+    def key_and_state(self) -> str:
+        """Code for them."""
+        return f"KEY % {self.arguments(self.key)}, STATE % {self.arguments(self.state)}"
 
     def conversions(self) -> list[str]:
-        lines = [field.form.convert.format(v=field.variables[0]) for field in self.fields.values()]
+        lines = [
+            f" {one.variables[0]} = mask_{one.variables[0]}({one.variables[0]})"
+            if one.mask
+            else one.form.convert.format(v=one.variables[0])
+            for one in self.wanted.values()
+        ]
         if self.texts_of_many:
-            texts = "".join(f"{self.fields[name].variables[0]}," for name in self.texts_of_many)
+            texts = "".join(f"{self.wanted[name].variables[0]}," for name in self.texts_of_many)
             lines.append(f" {texts} = dumps(str(SEPARATOR.join(({texts})), 'utf8'))[1:-1].split(ESCAPED_SEPARATOR)")
         return [line for line in lines if line]
 
-    def template(self, names: Sequence[str]) -> bytes:
-        values = (self.fields[name].form.template if name in self.fields else b"null" for name in names)
-        pairs = (json_name(name).replace(b"%", b"%%") + b":" + value for name, value in zip(names, values, strict=True))
+    def template(self, fields: Sequence[Field]) -> bytes:
+        pairs = (json_name(field.name).replace(b"%", b"%%") + b":" + self._value(field) for field in fields)
         return b"{" + b",".join(pairs) + b"}"
 
-    def arguments(self, names: Sequence[str]) -> str:
-        variables = (name for field in names if field in self.fields for name in self.fields[field].variables)
-        return "(" + "".join(f"{name}," for name in variables) + ")"
+    def _value(self, field: Field) -> bytes:
+        if field.column in self.wanted:
+            return self.wanted[field.column].form.template
+        if isinstance(field.mask, bytes) and not self._is_null[field.column]:
+            return field.mask.replace(b"%", b"%%")
+        return NULL_JSON
+
+    def arguments(self, fields: Sequence[Field]) -> str:
+        wanted = (self.wanted[field.column] for field in fields if field.column in self.wanted)
+        return "(" + "".join(f"{name}," for one in wanted for name in one.variables) + ")"
+
+    def texts(self) -> str:
+        """Code for the texts of all fields, which are raw."""
+        names = (field.column for field in self.state)
+        return "".join(f"{self.wanted[name].variables[0] if name in self.wanted else None}," for name in names)
 
     def function(
         self, find: Callable[..., object], groups: Sequence[str], checks: Sequence[str], result: str
@@ -190,13 +228,13 @@ class _Shape:
             *checks,
             " try:",
             *(" " + line.replace("\n", "\n ") for line in self.conversions()),
-            f"  return KEY % {self.arguments(self.key)}, {result}",
+            f"  return {result}",
             " except (ValueError, IndexError): return None",  # not UTF-8, no JSON, or a text holds what separates them
         ]
         scope: dict[str, object] = {
             "find": find,
             "KEY": self.template(self.key),
-            "STATE": self.template(self.columns),
+            "STATE": self.template(self.state),
             "SIZE": struct.Struct("!H").unpack,
             "BOOLEAN": {b"t": b"true", b"f": b"false"},
             "SPACE": JSON_SPACE,
@@ -206,9 +244,11 @@ class _Shape:
             "ESCAPED_SEPARATOR": b"\\u0001",
             "dumps": orjson.dumps,
         }
-        for field in self.fields.values():
-            if field.form is _ARRAY:
-                scope[f"array_{field.variables[0]}"] = value_encoder(field.column.type)
+        for one in self.wanted.values():
+            if one.mask:
+                scope[f"mask_{one.variables[0]}"] = one.mask
+            elif one.form is _ARRAY:
+                scope[f"array_{one.variables[0]}"] = value_encoder(one.column.type)
         exec("\n".join(lines), scope)
         return cast("Callable[[bytes, int], Any]", scope["encode"])
 
@@ -217,40 +257,57 @@ def row_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
     """For a tuple of a regular shape that reaches to the end of the data."""
     of = _Shape(plan, shape)
     pattern, groups, checks = _tuple_pattern(of)
-    return of.function(re.compile(pattern, re.DOTALL).fullmatch, groups, checks, f"STATE % {of.arguments(of.columns)}")
+    return of.function(re.compile(pattern, re.DOTALL).fullmatch, groups, checks, of.key_and_state())
+
+
+def texts_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[TextsResult]:
+    """The same, for fields that are raw and no key."""
+    of = _Shape(plan, shape)
+    pattern, groups, checks = _tuple_pattern(of)
+    return of.function(re.compile(pattern, re.DOTALL).fullmatch, groups, checks, of.texts())
 
 
 def key_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[KeyResult]:
     """For a tuple of a regular shape, behind which the data end or a new tuple (`N`) begins."""
     of = _Shape(plan, shape)
     pattern, groups, checks = _tuple_pattern(of, all_texts=True)
-    return of.function(re.compile(pattern + rb"(?=N|\Z)", re.DOTALL).match, groups, checks, "match.end()")
+    result = f"KEY % {of.arguments(of.key)}, match.end()"
+    return of.function(re.compile(pattern + rb"(?=N|\Z)", re.DOTALL).match, groups, checks, result)
 
 
 def line_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[RowResult]:
     """For a line of COPY's text format, with its end; one that holds an escape (bytea's apart) is left alone."""
     of = _Shape(plan, shape)
+    return _line_function(of, of.key_and_state())
+
+
+def line_texts_encoder(plan: Plan, shape: bytes) -> ShapeEncoder[TextsResult]:
+    """The same, for fields that are raw and no key."""
+    of = _Shape(plan, shape)
+    return _line_function(of, of.texts())
+
+
+def _line_function(of: _Shape, result: str) -> Callable[[bytes, int], Any]:
     parts: list[bytes] = []
     groups: list[str] = []
     backslashes = 0
-    for place, (column, kind) in enumerate(zip(of.relation, shape, strict=True)):
+    for place, (column, kind) in enumerate(zip(of.relation, of.shape, strict=True)):
         if kind == NULL:
             parts.append(rb"\\N")
             backslashes += 1
             continue
-        form = _form(column.type)
-        value = rb"([^\t]*+)" if place < len(shape) - 1 else rb"([^\n]*+)"
+        form, wanted = _form(column.type), of.wanted.get(column.name)
+        value = rb"([^\t]*+)" if place < len(of.shape) - 1 else rb"([^\n]*+)"
         if form is _FORMS[Form.BYTEA]:
             value = rb"\\(?=\\)" + value
             backslashes += 2
-        elif form.pattern and form is not _FORMS[Form.PLAIN]:
+        elif form.pattern and form is not _FORMS[Form.PLAIN] and not (wanted and wanted.form is _MASKED):
             value = form.pattern
-        field = of.fields.get(column.name)
-        groups += field.variables if field else ()
-        parts.append(value if field else _without_groups(value))
+        groups += wanted.variables if wanted else ()
+        parts.append(value if wanted else _without_groups(value))
     find = re.compile(b"\t".join(parts) + b"\n", re.DOTALL).fullmatch
     checks = [f" if data.count(BACKSLASH) != {backslashes}: return None"]
-    return of.function(find, groups, checks, f"STATE % {of.arguments(of.columns)}")
+    return of.function(find, groups, checks, result)
 
 
 def _tuple_pattern(of: _Shape, *, all_texts: bool = False) -> tuple[bytes, list[str], list[str]]:
@@ -267,9 +324,10 @@ def _tuple_pattern(of: _Shape, *, all_texts: bool = False) -> tuple[bytes, list[
         if kind != VALUE:
             parts.append(bytes([kind]))
             continue
-        field = of.fields.get(column.name)
-        is_text = not _form(column.type).pattern
-        value = _form(column.type).pattern or rb"([^\0]*)"
+        field = of.wanted.get(column.name)
+        pattern = field.form.pattern if field else _form(column.type).pattern
+        is_text = not pattern
+        value = pattern or rb"([^\0]*)"
         if not field:
             value = _without_groups(value)
         if column.type.base_oid == _UUID_OID and place != last:  # faster than to look at each letter

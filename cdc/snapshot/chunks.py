@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeAlias
 
 from cdc.errors import SourceError
 from cdc.snapshot.marks import Marks
@@ -16,10 +15,7 @@ from cdc.source.connection import Source
 from cdc.source.tables import table_shape
 from cdc.source.transactions import current_snapshot
 from cdc.translation import Translator
-from transforms.encoder import Row
-
-EncodedRow: TypeAlias = tuple[bytes, bytes] | Row
-"""Key and state; a Row where there is more to say."""
+from transforms.row import EncodedRow
 
 
 class TableReshaped(SourceError):
@@ -87,8 +83,9 @@ class Chunks:
             began = time.monotonic()
             verdict = translator.deliveries.close(subject.event, window, rows.snapshot)
             if not verdict.unseen:
-                translator.publish_rows(subject.route, [row for row in rows.rows if verdict.keeps(row[0])], origin, to)
-                finish(verdict.incomplete and verdict.incomplete.intersection(row[0] for row in rows.rows))
+                translator.entries.found(subject.route, [row for row in rows.rows if verdict.keeps(row[0])], origin, to)
+                left = verdict.incomplete  # those keys are taken that know how the row is found
+                finish(left and frozenset(row[0] for row in rows.rows if row[0] in left))
             self.publishing_seconds = time.monotonic() - began
             return verdict.unseen
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from cdc.snapshot import sizing
-from cdc.snapshot.chunks import Chunks, EncodedRow
+from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.visibility import Window
 from cdc.snapshot.waiting import Waiting
-from cdc.source.chunk import ChunkRows
+from cdc.source.chunk import ChunkQuery, ChunkRows
 from cdc.translation import Translator
 from transforms.position import LSN
+from transforms.row import Absent, EncodedRow
 
 MOST_SHARE: Final = 0.99
 """Of a run that is not over: what it is a share of is an estimate, which a growing table exceeds."""
@@ -94,13 +96,18 @@ class RunInHand:
                 return None
             number, after, began = self._read, self._after, time.monotonic()
             limit = min(self._limit, self._publishable)
-            rows = chunks.read(self.subject, self.subject.query(after=after, limit=limit), self._chunk_bytes)
+            rows = self._read_chunk(chunks, self.subject.query(after=after, limit=limit))
             seconds = time.monotonic() - began
             self._limit = sizing.next_rows(limit, rows.scanned, rows.size_bytes, seconds, self._chunk_bytes)
             self._after = rows.last_key or after
             self._read += 1
             self._exhausted = rows.exhausted
             return number, after, rows
+
+    def _read_chunk(self, chunks: Chunks, query: ChunkQuery) -> ChunkRows[EncodedRow]:
+        """Read rows, those of the event: a replica loses others at the end of the run, since they are not seen."""
+        rows = chunks.read(self.subject, query, self._chunk_bytes)
+        return replace(rows, rows=[row for row in rows.rows if not isinstance(row, Absent)])
 
     def _publish(
         self, chunks: Chunks, window: Window, rows: ChunkRows[EncodedRow], after: tuple[str, ...] | None
@@ -111,14 +118,14 @@ class RunInHand:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
             if rows.scanned and not unseen:
                 self._publishable = sizing.publishable_rows(rows.scanned, chunks.publishing_seconds)
-            if unseen and rows.rows:
+            if unseen and rows.scanned:
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:
                 return
             else:
                 after = rows.last_key
             window = chunks.open(event)
-            rows = chunks.read(self.subject, self.subject.query(after=after, until=until), self._chunk_bytes)
+            rows = self._read_chunk(chunks, self.subject.query(after=after, until=until))
 
     def _finish(self, rows: ChunkRows[EncodedRow]) -> Callable[[frozenset[bytes]], None]:
         def finish(incomplete: frozenset[bytes]) -> None:

@@ -199,7 +199,7 @@ class Runs:
             marked = run
             if run.where is None:
                 data: dict[str, object] = {"run": run.id, "event": run.event}
-                entry_id = self._translator.publish_mark(subject.mapping.stream, name, data, run.to)
+                entry_id = self._translator.entries.mark(subject.mapping.stream, name, data, run.to)
                 marked = run.advanced(**{"begun" if name == wire.RUN_BEGIN else "ended": entry_id})
             self._translator.note(run.event, run.id, marked.to_json())
             return marked

@@ -9,7 +9,7 @@ import pytest
 
 from cdc.route import Route
 from cdc.snapshot import marks
-from cdc.snapshot.chunks import Chunks, EncodedRow
+from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.marks import Marks
 from cdc.snapshot.rereading import Rereader
 from cdc.snapshot.subject import Subject
@@ -20,6 +20,7 @@ from cdc.source.connection import Source
 from tests.builders import message, transaction, update
 from tests.unit.translation_harness import CUSTOMERS, PREFIX, Log
 from transforms.position import LSN, Position
+from transforms.row import EncodedRow
 from transforms.tuple_data import UNCHANGED
 
 EVENT = "customer.v1"

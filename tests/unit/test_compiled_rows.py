@@ -19,6 +19,7 @@ from tests.unit.translation_harness import CUSTOMERS, LEAVES, ORDERS, PREFIX, UN
 from transforms import accelerator
 from transforms.encoder import COMPILED, Row, RowEncoder, compiled_encoder, shaped_encoder
 from transforms.errors import StatecastError
+from transforms.row import EncodedRow
 from transforms.tuple_data import UNCHANGED, MalformedMessage
 
 needs_compiled = pytest.mark.skipif(COMPILED is None, reason="rows are encoded in Python here")
@@ -266,7 +267,7 @@ def test_whole_transactions_are_taken_together_unless_they_fill_the_batch() -> N
     ]
     feed = log.translator.feed_run
     assert [feed(frames, first) for first in (0, 8, 9)] == [8, 1, 2]
-    assert log.translator.commit_lsn == 150
+    assert log.translator.hand.commit_lsn == 150
     assert log.deliveries.waits_for == 3
     log.feed_runs(frames[11:])
     assert log.take() == [
@@ -280,7 +281,7 @@ def test_a_transaction_that_is_not_wholly_there_is_taken_frame_by_frame(at: int)
     log = Log()
     frames = [*builders.transaction(50, *[builders.insert(CUSTOMERS, b"1", None, None)] * 3)]
     log.feed_runs(frames[: at + 1])
-    assert log.translator.in_transaction
+    assert log.translator.hand.is_open
     log.feed_runs(frames[at + 1 :])
     assert log.take() == [f"customer 50-{row}000000 upsert 1{' end' * (row == 3)}" for row in (1, 2, 3)]
 
@@ -294,11 +295,11 @@ ENCODED = st.one_of(
 @needs_compiled
 @given(st.lists(ENCODED), st.sampled_from([1, 3, 10]), st.sampled_from([1, 200, 1 << 20]), st.integers(0, 2))
 def test_rows_that_were_found_give_together_what_they_give_one_by_one(
-    rows: list[tuple[bytes, bytes] | Row], most: int, most_bytes: int, before: int
+    rows: list[EncodedRow], most: int, most_bytes: int, before: int
 ) -> None:
-    def publish(log: Log, *parts: list[tuple[bytes, bytes] | Row]) -> None:
+    def publish(log: Log, *parts: list[EncodedRow]) -> None:
         for part in parts:
-            log.translator.publish_rows(log.routes[CUSTOMERS][0], part, b"snapshot", None)
+            log.translator.entries.found(log.routes[CUSTOMERS][0], part, b"snapshot", None)
 
     told = []
     for parts in ([rows], [[row] for row in rows]):

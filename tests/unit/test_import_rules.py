@@ -73,6 +73,8 @@ PURE = [
     "cdc/rereads.py",
     "cdc/route.py",
     "cdc/trail.py",
+    "cdc/transaction.py",
+    "cdc/entries.py",
     "cdc/snapshot/sizing.py",
     "cdc/snapshot/subject.py",
     "cdc/snapshot/visibility.py",

@@ -15,7 +15,7 @@ import pytest
 
 from cdc.rereads import RereadQueue
 from cdc.snapshot import sizing
-from cdc.snapshot.chunks import Chunks, EncodedRow
+from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Stopped
 from cdc.snapshot.run import Run
@@ -25,6 +25,7 @@ from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkRows
 from cdc.translation import Translator
 from transforms.position import LSN
+from transforms.row import EncodedRow
 
 EVENT = "customer.v1"
 THREADS = 3

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import builders
 from tests.builders import begin, commit, delete, insert, message, transaction, truncate, update, xlog_data
 from tests.unit.translation_harness import CUSTOMERS, PREFIX, UNANNOUNCED, Log, encoder, route
 from transforms import wire
@@ -32,7 +31,7 @@ def log() -> Log:
 def counted(log: Log, token: str) -> list[int]:
     """Remembers a mark; the list tells at which position it came."""
     came: list[int] = []
-    log.translator.marks[token] = lambda: came.append(log.translator.commit_lsn)
+    log.translator.marks[token] = lambda: came.append(log.translator.hand.commit_lsn)
     return came
 
 
@@ -83,8 +82,8 @@ def test_a_message_outside_of_transactions_is_neither_counted_nor_acted_on(log: 
 
 def test_rows_found_by_a_query_take_the_ids_of_the_mark_they_are_published_at(log: Log) -> None:
     def publish() -> None:
-        rows = [encoder().row(builders.tuple_data(id, b"Ada", None), 0, 0) for id in (b"1", b"2")]
-        log.translator.publish_rows(log.routes[CUSTOMERS][0], rows, b"snapshot", None)
+        rows = encoder().lines([b"1\tAda\t\\N\n", b"2\tAda\t\\N\n"])
+        log.translator.entries.found(log.routes[CUSTOMERS][0], rows, b"snapshot", None)
 
     log.translator.marks["a-1"] = publish
     log.feed(transaction(50, message("somebody", b""), mark("a-1")))
@@ -93,7 +92,7 @@ def test_rows_found_by_a_query_take_the_ids_of_the_mark_they_are_published_at(lo
 
 def test_a_row_for_one_sink_says_so_behind_all_other_fields(log: Log) -> None:
     row, at = Row(b'{"id":1}', b'{"id":1,"note":"null"}', (), ("note",)), route(EVENT, rev=3)
-    log.translator.marks["a-1"] = lambda: log.translator.publish_rows(at, [row], b"reread", "billing")
+    log.translator.marks["a-1"] = lambda: log.translator.entries.found(at, [row], b"reread", "billing")
     log.feed(transaction(50, mark("a-1")))
     words = log.words("customer", "50-1000000")
     assert words[12:] == [
@@ -102,7 +101,7 @@ def test_a_row_for_one_sink_says_so_behind_all_other_fields(log: Log) -> None:
 
 
 def test_a_mark_in_a_stream_is_an_entry_without_a_row(log: Log) -> None:
-    log.translator.marks["a-1"] = lambda: log.translator.publish_mark("customer", wire.RUN_BEGIN, {"run": "r"}, None)
+    log.translator.marks["a-1"] = lambda: log.translator.entries.mark("customer", wire.RUN_BEGIN, {"run": "r"}, None)
     log.feed(transaction(50, mark("a-1")))
     assert log.take() == ["customer 50-1000000 mark run-begin end"]
 
