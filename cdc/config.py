@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from cdc.column_names import ColumnNames
+from cdc.related.configuration import EMBED, EmbedConfig, read_embeds
 from transforms.address import Address
 from transforms.config import (
     NO_DEFAULT,
@@ -23,7 +25,7 @@ from transforms.config import (
     TransportConfig,
     key_path,
 )
-from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label, identifier_problem
+from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label
 from transforms.secret import Secret
 
 ALL_COLUMNS = ("*",)
@@ -38,22 +40,7 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-def _distinct_columns(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("expected at least one column, got an empty list")
-    problems = []
-    for at, name in enumerate(names):
-        if (problem := identifier_problem(name)) is not None:
-            problems.append(f"column {at + 1} is {problem}")
-        elif (first := names.index(name)) < at:
-            problems.append(f"column {at + 1} is the same as column {first + 1}")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return names
-
-
 EntityName = Annotated[str, Field(pattern=f"^{EVENT_NAME.pattern}$"), AfterValidator(_not_reserved)]
-ColumnNames = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_distinct_columns)]
 
 
 def _same_as(field: str) -> Callable[[dict[str, Any]], str]:
@@ -87,9 +74,9 @@ class EventConfig(Section):
         "where": NO_DEFAULT,
         "previous": False,
         "transform": NO_DEFAULT,
-        "embed": NO_DEFAULT,
     }
     later_values: ClassVar[Mapping[str, str]] = {"unchanged_toast": "reread"}
+    sections: ClassVar[frozenset[str]] = frozenset({EMBED})
 
     name: EntityName = Field(description=_NAME_RULE)
     table: Table = Field(description="a table's name as SQL writes it")
@@ -100,6 +87,7 @@ class EventConfig(Section):
     stream: EntityName = Field(default_factory=_same_as("type"), description=_NAME_RULE)
     truncate: Literal["apply", "ignore", "halt"] = Field(default="apply", description='"apply", "ignore" or "halt"')
     unchanged_toast: Literal["partial", "halt"] = Field(default="partial", description='"partial" or "halt"')
+    embeds: tuple[EmbedConfig, ...] = ()
 
     @property
     def label(self) -> str:
@@ -163,11 +151,21 @@ def load_reader_config(path: Path, environ: Mapping[str, str]) -> ReaderConfig:
     return ReaderConfig(pipeline, source, transport, tuple(events))
 
 
+def _event(document: Document, name: str) -> EventConfig | None:
+    path = ("events", name)
+    embeds = read_embeds(document, path)
+    event = document.section(EventConfig, *path, given={"name": name, "embeds": embeds})
+    for embed in embeds:
+        if event is not None and embed.name in event.columns:
+            document.refuse((*path, EMBED, embed.name), "the event has a column of this name: give the embed another")
+    return event
+
+
 def _events(document: Document) -> list[EventConfig]:
     names = document.table("events")
     if names is not None and not names:
         document.refuse(("events",), "missing: expected at least one section [events.NAME]")
-    found = [document.section(EventConfig, "events", name, given={"name": name}) for name in names or ()]
+    found = [_event(document, name) for name in names or ()]
     events = [event for event in found if event is not None]
     first: dict[str, EventConfig] = {}
     for event in events:

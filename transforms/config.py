@@ -75,6 +75,9 @@ class Section(BaseModel):
     later_values: ClassVar[Mapping[str, str]] = {}
     """For a field: the value of the contract that is not built yet."""
 
+    sections: ClassVar[frozenset[str]] = frozenset()
+    """Keys that hold sections of their own, which are read by themselves."""
+
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -204,7 +207,9 @@ class Document:
             if table.get(key) == later:
                 del table[key]
                 self.refuse((*path, key), NOT_SUPPORTED_YET)
-        known = [name for name in model.model_fields if name not in given]
+        known = [name for name in model.model_fields if name not in given] + sorted(model.sections)
+        for key in model.sections:
+            table.pop(key, None)
         for key in [key for key in table if key not in known]:
             del table[key]
             self.refuse((*path, key), unknown_key(key, known))
