@@ -6,12 +6,20 @@ application's own UPDATE fail afterwards, so these rules are checked before a pu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cdc.config import EventConfig
+from cdc.shaping import mistakes_for, read_where
 from transforms.column_type import ColumnType
+from transforms.condition.columns import columns_of
+from transforms.condition.refusal import ConditionRefused
+from transforms.condition.tree import Condition
+from transforms.config import key_path
 from transforms.errors import StatecastError
+from transforms.masking import MaskName, Masks
 from transforms.names import TableName
 
 
@@ -31,6 +39,12 @@ class ColumnUnfit(TableUnfit):
     """A mapped column is not there, or is not in the log."""
 
     remedy = "Correct events.*.columns in the configuration."
+
+
+class ShapeUnfit(ColumnUnfit):
+    """What is to become of the table's rows does not fit its columns."""
+
+    remedy = "Correct what is named above in the configuration."
 
 
 class KeyUnfit(TableUnfit):
@@ -85,6 +99,15 @@ class Table:
     """Partitions that have one -> the columns that a delete in the log carries: it is theirs that counts."""
 
 
+class MappedField(NamedTuple):
+    """A field of an event's state."""
+
+    name: str
+    """As it is published."""
+    column: Column
+    masked: MaskName | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EventMapping:
     """An event of the configuration, checked against the catalog: what is published of a table's rows."""
@@ -92,15 +115,34 @@ class EventMapping:
     label: str
     stream: str
     table: Table
-    columns: tuple[Column, ...]
+    fields: tuple[MappedField, ...]
+    """Of the state, in their order."""
     key: tuple[str, ...]
+    """Columns."""
     truncate: str
     unchanged_toast: str
+    where: str | None = None
+    """As it was written."""
+    condition: Condition | None = None
+    """The same, read for the columns as the catalog has them."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those that are published."""
+        return tuple(field.column for field in self.fields)
+
+    @property
+    def read(self) -> tuple[Column, ...]:
+        """Those, and behind them those that only `where` looks at."""
+        listed = {column.name for column in self.columns}
+        judged = columns_of(self.condition) if self.condition is not None else ()
+        by_name = {column.name: column for column in self.table.columns}
+        return (*self.columns, *(by_name[name] for name in judged if name not in listed))
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Column -> its number in the table."""
-        return {column.name: column.number for column in self.columns}
+        """Column that is read -> its number in the table."""
+        return {column.name: column.number for column in self.read}
 
     def replaced_columns(self, numbers: Mapping[str, int]) -> list[str]:
         """Columns that have other numbers there: another one was given the name, with values that no event tells."""
@@ -108,13 +150,30 @@ class EventMapping:
 
     def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """Column -> what its values are written with besides; see `type_parts`."""
-        found = ((column.name, of_types.get(column.type.base_oid)) for column in self.columns)
+        found = ((column.name, of_types.get(column.type.base_oid)) for column in self.read)
         return {name: dict(parts) for name, parts in found if parts}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The fields of the state, in their order."""
-        return tuple(column.name for column in self.columns)
+        return tuple(field.name for field in self.fields)
+
+    @property
+    def key_fields(self) -> tuple[MappedField, ...]:
+        """Those of the key, in its order."""
+        by_column = {field.column.name: field for field in self.fields}
+        return tuple(by_column[name] for name in self.key)
+
+    @property
+    def key_is_masked(self) -> bool:
+        """Whether the key, as it is published, does not tell which row it is of."""
+        return any(field.masked for field in self.key_fields)
+
+    def shaping(self, masks: Masks) -> dict[str, str]:
+        """What a change of makes other rows, or other values, of the same table: what -> its fingerprint."""
+        found = {"where": hashlib.sha256(self.where.encode()).hexdigest()[:16]} if self.where is not None else {}
+        hashes = any(field.masked == "hash" for field in self.fields)
+        return found | {"hash_key": masks.fingerprint} if hashes else found
 
 
 TypeParts = Mapping[str, Mapping[str, str]]
@@ -177,7 +236,31 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
     columns = _columns(event, table, names if event.columns == ("*",) else event.columns)
     key = event.key or table.primary_key
     _check_key(event, table, key, columns)
-    return EventMapping(event.label, event.stream, table, columns, key, event.truncate, event.unchanged_toast)
+    for path, problem in mistakes_for(event, [column.name for column in columns], key):
+        raise ShapeUnfit(f"{key_path('events', event.name, *path)}: {problem}")
+    fields = (
+        MappedField(event.rename.get(column.name, column.name), column, event.mask.get(column.name))
+        for column in columns
+    )
+    condition = None if event.where is None else _condition(event, event.where, table)
+    return EventMapping(
+        event.label,
+        event.stream,
+        table,
+        tuple(fields),
+        key,
+        event.truncate,
+        event.unchanged_toast,
+        event.where,
+        condition,
+    )
+
+
+def _condition(event: EventConfig, where: str, table: Table) -> Condition:
+    try:
+        return read_where(where, {column.name: column.type for column in table.columns if not column.generated})
+    except ConditionRefused as error:
+        raise ShapeUnfit(f"events.{event.name}.where: {error}", remedy=error.remedy) from error
 
 
 def _columns(event: EventConfig, table: Table, names: Sequence[str]) -> tuple[Column, ...]:

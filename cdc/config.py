@@ -6,7 +6,7 @@ The sections of sinks are left alone: they belong to the consuming services, and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from cdc.column_names import ColumnNames
 from cdc.related.configuration import EMBED, EmbedConfig, read_embeds
+from cdc.shaping import ALL_COLUMNS as ALL_COLUMNS
+from cdc.shaping import mistakes_of
 from transforms.address import Address
 from transforms.config import (
     NO_DEFAULT,
@@ -25,11 +27,9 @@ from transforms.config import (
     TransportConfig,
     key_path,
 )
+from transforms.masking import LEAST_KEY_CHARACTERS, MaskName, Masks
 from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label
 from transforms.secret import Secret
-
-ALL_COLUMNS = ("*",)
-"""As an event's columns: those that exist when the version is first published."""
 
 _NAME_RULE = f"a name that matches {EVENT_NAME.pattern}, not {', '.join(sorted(RESERVED_NAMES))}"
 
@@ -69,9 +69,6 @@ class EventConfig(Section):
 
     later: ClassVar[Mapping[str, object]] = {
         "partitions": 1,
-        "rename": NO_DEFAULT,
-        "mask": NO_DEFAULT,
-        "where": NO_DEFAULT,
         "previous": False,
         "transform": NO_DEFAULT,
     }
@@ -88,6 +85,15 @@ class EventConfig(Section):
     truncate: Literal["apply", "ignore", "halt"] = Field(default="apply", description='"apply", "ignore" or "halt"')
     unchanged_toast: Literal["partial", "halt"] = Field(default="partial", description='"partial" or "halt"')
     embeds: tuple[EmbedConfig, ...] = ()
+    rename: Mapping[str, str] = Field(default={}, description='a section like { name = "full_name" }')
+    """Column -> under which name it is published."""
+    mask: Mapping[str, MaskName] = Field(
+        default={}, description='a section like { email = "hash" } of "hash", "redact" and "null"'
+    )
+    where: str | None = Field(
+        default=None,  # every row
+        description="a condition on columns of the table",
+    )
 
     @property
     def label(self) -> str:
@@ -113,9 +119,24 @@ class EventConfig(Section):
 
 
 class MaskingConfig(Section):
-    """`[masking]`: nothing of it is built yet."""
+    """`[masking]`: the key of `hash`, and the id that tells which one it was."""
 
-    later: ClassVar[Mapping[str, object]] = {"hash_key": NO_DEFAULT, "hash_key_id": NO_DEFAULT}
+    hash_key: Secret | None = Field(default=None, description=f"a key of {LEAST_KEY_CHARACTERS} characters or more")
+    hash_key_id: str = Field(
+        default="k1", pattern=r"^[A-Za-z0-9_-]{1,32}$", description="up to 32 letters, digits, - and _"
+    )
+
+    @field_validator("hash_key")
+    @classmethod
+    def _is_long_enough(cls, key: Secret | None) -> Secret | None:
+        if key is not None and len(key.reveal()) < LEAST_KEY_CHARACTERS:
+            raise ValueError(f"expected {LEAST_KEY_CHARACTERS} characters or more (`openssl rand -hex 32` makes some)")
+        return key
+
+    @property
+    def masks(self) -> Masks:
+        """The masks with the key as it is now. Raises SecretUnreadable."""
+        return Masks(None if self.hash_key is None else self.hash_key.reveal().encode(), self.hash_key_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +147,7 @@ class ReaderConfig:
     source: SourceConfig
     transport: TransportConfig
     events: tuple[EventConfig, ...]
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
 
     @property
     def publication(self) -> str:
@@ -144,11 +166,15 @@ def load_reader_config(path: Path, environ: Mapping[str, str]) -> ReaderConfig:
     pipeline = document.section(PipelineConfig, "pipeline")
     source = document.section(SourceConfig, "source", defaults={"slot": f"cdc_{pipeline.name if pipeline else ''}"})
     transport = document.section(TransportConfig, "transport")
-    document.section(MaskingConfig, "masking")
+    masking = document.section(MaskingConfig, "masking")
     events = _events(document)
-    if pipeline is None or source is None or transport is None or document.problems:
+    for event in events:
+        has_hash_key = masking is None or masking.hash_key is not None  # else its own mistake is told
+        for where, problem in mistakes_of(event, has_hash_key=has_hash_key):
+            document.refuse(("events", event.name, *where), problem)
+    if pipeline is None or source is None or transport is None or masking is None or document.problems:
         raise ConfigurationError(document.problems)
-    return ReaderConfig(pipeline, source, transport, tuple(events))
+    return ReaderConfig(pipeline, source, transport, tuple(events), masking)
 
 
 def _event(document: Document, name: str) -> EventConfig | None:

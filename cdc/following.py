@@ -49,7 +49,8 @@ class Follower:
         `source` and `control` are for the stream's thread; `on_new_runs` is called when snapshots were stored.
         """
         self.subjects = {
-            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev, stream_key) for shape in shapes.values()
+            shape.mapping.label: Subject.of(shape.mapping, shape.document.rev, stream_key, shapes.masks)
+            for shape in shapes.values()
         }
         """What can be read by query, by label: as the catalog was when it was looked at last."""
         self._shapes = shapes
@@ -88,7 +89,8 @@ class Follower:
         runs = []
         for label in labels:
             self._expect_numbers(label, numbers)
-            if others := doubtful_columns(announced, found, self._shapes[label].mapping.names):
+            read = [column.name for column in self._shapes[label].mapping.read]
+            if others := doubtful_columns(announced, found, read):
                 reason = f"its column {', '.join(others)} was another one for a while: the log has that one's values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 runs.append(Run.new(label, reason=reason))
@@ -112,7 +114,8 @@ class Follower:
             return
         for document in change.documents:
             log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
-            self.subjects[document.label] = Subject.of(shapes[document.label].mapping, document.rev, self._stream_key)
+            mapping = shapes[document.label].mapping
+            self.subjects[document.label] = Subject.of(mapping, document.rev, self._stream_key, shapes.masks)
         self._labels_of = shapes.oids()
         self._control.store_shapes(change.documents, shapes.mapped, change.runs)
         self._on_new_runs()

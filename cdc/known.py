@@ -29,6 +29,8 @@ class Known:
     """What the types of their columns are made of; see `Shapes.parts`."""
     partitions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """The OIDs of their tables' partitions that hold rows."""
+    shaping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """See `Shapes.shaping`."""
 
     @classmethod
     def parse(cls, meta: Mapping[str, str]) -> Self:
@@ -45,6 +47,7 @@ class Known:
             stored("numbers"),
             stored("parts"),
             stored("partitions"),
+            stored("shaping"),
         )
 
     def fields(self) -> dict[str, str]:
@@ -57,5 +60,6 @@ class Known:
             "numbers": self.numbers,
             "parts": self.parts,
             "partitions": self.partitions,
+            "shaping": self.shaping,
         }
         return {name: json.dumps(values) for name, values in by_label.items()} | version

@@ -41,6 +41,7 @@ class Learner:
                 before.mapped,
                 snapshot=self._config.source.snapshot == "initial",
                 numbers_before=before.numbers,
+                shaping_before=before.shaping,
             )
             self._published = publish_tables(
                 self._source,
@@ -66,12 +67,13 @@ class Learner:
         begins = begins_of(
             mapped,
             {label for label, oid in mapped.items() if before.mapped.get(label) != oid}
-            | {document.label for document in change.documents},
+            | {document.label for document in change.documents}
+            | change.reshaped,
             before.begins,
             stored.published,
             stored.stream_ends,
         )
-        runs = [*change.runs, *shapes.runs_of_torn_streams(before.mapped, stored, change.runs)]
+        runs = [*change.runs, *shapes.runs_of_torn_streams(before.mapped, stored, change.runs, change.reshaped)]
         shortened = shapes.runs_of_shortened_streams(stored, [*runs, *self._control.runs()])
         for run in shortened:
             log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)
@@ -80,6 +82,6 @@ class Learner:
         runs += shapes.runs_of_rewritten_values(before.parts, parts, runs)
         found = find_partitions(self._source, [*mapped.values()])
         runs += runs_after_moves(mapped, before.partitions, found, runs)
-        known = Known(mapped, *self._published, begins, shapes.numbers, parts, by_label(mapped, found))
+        known = Known(mapped, *self._published, begins, shapes.numbers, parts, by_label(mapped, found), shapes.shaping)
         self._control.store_shapes(change.documents, mapped, runs, known)
         return known

@@ -11,6 +11,7 @@ from cdc.catalog import (
     ColumnUnfit,
     EventMapping,
     KeyNotInLog,
+    MappedField,
     Table,
     TableUnfit,
     TypeParts,
@@ -19,14 +20,18 @@ from cdc.catalog import (
     map_event,
     rewritten_columns,
 )
-from cdc.config import ALL_COLUMNS, EventConfig
+from cdc.config import EventConfig
+from cdc.encoding import encoder_for
 from cdc.messages import RelationMessage
 from cdc.route import Route
+from cdc.shaping import ALL_COLUMNS, read_where
 from cdc.snapshot.run import Run
 from cdc.source.publication import Publication
 from cdc.transport import TransportState
-from transforms.column_type import ColumnType, RelationColumn
-from transforms.encoder import compile_encoder
+from transforms.column_type import TEXT_TYPE, ColumnType, RelationColumn
+from transforms.condition.columns import columns_of
+from transforms.condition.refusal import ConditionRefused
+from transforms.masking import NO_KEY, Masks
 from transforms.names import TableName
 from transforms.schema import SchemaColumn, SchemaDocument
 
@@ -51,6 +56,14 @@ class Change:
     documents: list[SchemaDocument] = field(default_factory=list)
     """New or changed ones."""
     runs: list[Run] = field(default_factory=list)
+    reshaped: set[str] = field(default_factory=set)
+    """Events that other rows are of, or whose values are hidden otherwise."""
+
+
+def _reshaped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What is another one now, in words."""
+    words = {"where": "condition", "hash_key": "hash key"}
+    return [words[part] for part in words if before.get(part) != now.get(part)]
 
 
 def _by_type_and_version(item: tuple[str, int]) -> tuple[str, int]:
@@ -62,8 +75,11 @@ def _by_type_and_version(item: tuple[str, int]) -> tuple[str, int]:
 class Shapes:
     """All events of the configuration by label."""
 
-    def __init__(self, events: Sequence[EventConfig], stored: Mapping[str, SchemaDocument]) -> None:
+    def __init__(
+        self, events: Sequence[EventConfig], stored: Mapping[str, SchemaDocument], masks: Masks = NO_KEY
+    ) -> None:
         """`stored` are the documents that were published before."""
+        self.masks = masks
         self._events = {event.label: event for event in events}
         self._stored = dict(stored)
         self._by_label: dict[str, Shape] = {}
@@ -87,16 +103,21 @@ class Shapes:
 
     @property
     def numbers(self) -> dict[str, dict[str, int]]:
-        """Label -> the numbers of its columns."""
+        """Label -> the numbers of its columns that are read."""
         return {label: shape.mapping.numbers for label, shape in self._by_label.items()}
 
     @property
+    def shaping(self) -> dict[str, dict[str, str]]:
+        """Label -> what a change of makes other rows, or other values; see `EventMapping.shaping`."""
+        return {label: shape.mapping.shaping(self.masks) for label, shape in self._by_label.items()}
+
+    @property
     def types(self) -> list[int]:
-        """The OIDs of the types of all mapped columns."""
-        return [column.type.base_oid for shape in self._by_label.values() for column in shape.mapping.columns]
+        """The OIDs of the types of all columns that are read."""
+        return [column.type.base_oid for shape in self._by_label.values() for column in shape.mapping.read]
 
     def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, TypeParts]:
-        """Label -> what the values of its columns are written with besides."""
+        """Label -> what the values of its columns that are read are written with besides."""
         return {label: shape.mapping.parts(of_types) for label, shape in self._by_label.items()}
 
     @staticmethod
@@ -122,10 +143,11 @@ class Shapes:
         *,
         snapshot: bool,
         numbers_before: Mapping[str, Mapping[str, int]] | None = None,
+        shaping_before: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Change:
         """Check all events against the catalog as it is now, and say what is new since they were last published.
 
-        `numbers_before`: of each event's columns, where that was stored.
+        `numbers_before`: of each event's columns, where that was stored; `shaping_before` likewise.
 
         Raises TableUnfit and its kinds, and SchemaIncompatible.
         """
@@ -144,6 +166,15 @@ class Shapes:
                 reason = f"its column {', '.join(others)} is another one than before: the log has no old rows' values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))
+            elif (
+                not first
+                and shaping_before is not None
+                and (others := _reshaped(shaping_before.get(label, {}), shape.mapping.shaping(self.masks)))
+            ):
+                reason = f"its {' and '.join(others)} is another one than before"
+                log.warning("%s: %s. A snapshot of it is made", label, reason)
+                change.runs.append(Run.new(label, reason=reason))
+                change.reshaped.add(label)
         return change
 
     def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:
@@ -170,13 +201,17 @@ class Shapes:
         return {label: sorted(known[event.table]) for label, event in self._events.items() if event.table in known}
 
     def runs_of_torn_streams(
-        self, mapped_before: Mapping[str, int], stored: TransportState, planned: Sequence[Run]
+        self,
+        mapped_before: Mapping[str, int],
+        stored: TransportState,
+        planned: Sequence[Run],
+        reshaped: Collection[str] = (),
     ) -> list[Run]:
         """Runs for events whose stream holds a part of a transaction that another mapping had begun to publish.
 
         The rest of it may be numbered otherwise now, so an entry could be taken for a repeat.
         """
-        if not mapped_before or mapped_before.keys() == self._by_label.keys():
+        if not mapped_before or (mapped_before.keys() == self._by_label.keys() and not reshaped):
             return []
         covered = {run.event for run in planned}
         streams = {label: shape.mapping.stream for label, shape in self._by_label.items() if label not in covered}
@@ -235,12 +270,12 @@ class Shapes:
     def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
         """The event's shape now; `old` is the document that was published last."""
         if event.columns == ALL_COLUMNS and old is not None:
-            event = event.model_copy(update={"columns": old.names})
+            columns_of = {name: column for column, name in event.rename.items()}
+            event = event.model_copy(update={"columns": tuple(columns_of.get(name, name) for name in old.names)})
         mapping = map_event(event, table)
-        columns = tuple(
-            SchemaColumn.of(column.name, column.type, nullable=not column.not_null) for column in mapping.columns
-        )
-        document = SchemaDocument(event.type, event.version, event.stream, mapping.key, columns)
+        columns = tuple(map(_schema_column, mapping.fields))
+        key = tuple(field.name for field in mapping.key_fields)
+        document = SchemaDocument(event.type, event.version, event.stream, key, columns)
         return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
 
     def oids(self) -> dict[int, list[str]]:
@@ -253,7 +288,7 @@ class Shapes:
     def fits(self, label: str, message: RelationMessage, types: Sequence[ColumnType]) -> bool:
         """Whether the log's columns are those of the mapping, type by type."""
         named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
-        return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.columns)
+        return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.read)
 
     def expect_key(self, label: str, message: RelationMessage) -> None:
         """Raise KeyNotInLog where changes of a relation, an event's table or a partition of it, do not tell the key."""
@@ -287,21 +322,30 @@ class Shapes:
         shape = self._by_label[label]
         mapping, document = shape.mapping, shape.document
         relation = [RelationColumn(info.name, type_) for info, type_ in zip(message.columns, types, strict=True)]
-        present = {column.name for column in relation}
-        names = tuple(name for name in mapping.names if name in present)
+        present = {column.name: column.type for column in relation}
+        fields = [field for field in mapping.fields if field.column.name in present]
+        names = tuple(field.name for field in fields)
         rev, lacking = document.rev, tuple[str, ...]()
         if names != mapping.names:
             older = [number for number, fields in enumerate(document.revisions, 1) if set(fields) == set(names)]
             if older:
                 rev = older[-1]
             else:
-                lacking = tuple(name for name in mapping.names if name not in present)
-                log.warning(
-                    "event %s: rows of %s in the log have no column %s, so they are read from the table",
-                    label, mapping.table.name, ", ".join(lacking),
-                )  # fmt: skip
+                lacking = tuple(column.name for column in mapping.columns if column.name not in present)
+        condition = mapping.condition
+        if mapping.where is not None and condition is not None:
+            judged = columns_of(condition)
+            try:
+                condition = read_where(mapping.where, present)
+            except ConditionRefused:  # its columns are not there yet, or were of other types
+                condition, lacking = None, lacking or judged
+        if lacking:
+            log.warning(
+                "event %s: rows of %s in the log have no column %s, so they are read from the table",
+                label, mapping.table.name, ", ".join(lacking),
+            )  # fmt: skip
         self.expect_key(label, message)
-        encoder = compile_encoder(relation, names, mapping.key)
+        encoder = encoder_for(mapping, self.masks, relation, fields, condition)
         return Route(
             label,
             mapping.stream,
@@ -312,3 +356,10 @@ class Shapes:
             rev,
             lacking,
         )
+
+
+def _schema_column(field: MappedField) -> SchemaColumn:
+    column = field.column
+    type_ = TEXT_TYPE if field.masked in ("hash", "redact") else column.type
+    nullable = not column.not_null or field.masked == "null"
+    return replace(SchemaColumn.of(field.name, type_, nullable=nullable), masked=field.masked)

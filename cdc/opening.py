@@ -111,7 +111,9 @@ class Opened:
         if slot is not None and slot.active_pid is not None:
             raise SlotHeld(f"replication slot {config.source.slot} is read by another process (PID {slot.active_pid})")
         start = self._judge(system, slot, stored)
-        self.shapes = Shapes(config.events, {} if start is Start.FRESH else self.control.schemas())
+        self.shapes = Shapes(
+            config.events, {} if start is Start.FRESH else self.control.schemas(), config.masking.masks
+        )
         learner = Learner(config, self.source, self.control, self.shapes)
         learner.publish(Known.parse(stored.meta))
         if start is Start.RESUME:

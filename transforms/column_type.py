@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Form(Enum):
@@ -77,6 +77,9 @@ class ColumnType:
     def is_json_array(self) -> bool:
         """Whether a value becomes a JSON array: arrays do, but for those of json and jsonb, which stay text."""
         return self.element_oid != 0 and self.form not in (Form.JSON, Form.JSONB)
+
+
+TEXT_TYPE: Final = ColumnType("text", "text", 25)
 
 
 class RelationColumn(NamedTuple):

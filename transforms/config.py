@@ -174,7 +174,8 @@ class Document:
 
     def refuse(self, path: Sequence[str], problem: str, *index: int | str) -> None:
         """Note a mistake, or one for each line of `problem`, at `path` (or at `index` in the list that is there)."""
-        where = key_path(*path) + "".join(f"[{step}]" for step in index)
+        steps = (f"[{step}]" if isinstance(step, int) else f".{key_path(step)}" for step in index)
+        where = key_path(*path) + "".join(steps)
         self.problems.extend(f"{where}: {line}" for line in problem.splitlines())
 
     def table(self, *path: str) -> Mapping[str, object] | None:
@@ -253,7 +254,9 @@ def _explained(error: ErrorDetails, expected: str | None) -> str:
         got = "other text"
     elif error["type"] in ("greater_than_equal", "less_than_equal", "finite_number"):
         got = "another number"
-    return f"expected {'text' if error['loc'][1:] else expected}, got {got}"
+    if error["loc"][1:]:
+        expected = error["ctx"]["expected"].replace("'", '"') if error["type"] == "literal_error" else "text"
+    return f"expected {expected}, got {got}"
 
 
 _KINDS: Final[Mapping[type, str]] = {

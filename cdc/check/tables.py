@@ -70,7 +70,8 @@ def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Ite
     thing = f"event {event.label}"
     what = f"{counted(len(mapping.columns), 'column')} of {event.table}, key ({', '.join(mapping.key)})"
     yield Finding("ok", thing, what)
-    unlisted = [column.name for column in mapping.table.columns if column.name not in mapping.names]
+    listed = {column.name for column in mapping.columns}
+    unlisted = [column.name for column in mapping.table.columns if column.name not in listed]
     if unlisted and event.columns != ALL_COLUMNS:
         yield Finding("ok", thing, f"not published: {', '.join(unlisted)}")
     if large_bytes and mapping.table.identity != "f" and event.unchanged_toast == "partial":
@@ -109,7 +110,7 @@ def grant_findings(source: Source, mappings: Sequence[EventMapping], role: str) 
     columns: dict[TableName, list[str]] = {}
     for mapping in mappings:
         names = columns.setdefault(mapping.table.name, [])
-        names += (name for name in dict.fromkeys((*mapping.names, *mapping.key)) if name not in names)
+        names += (column.name for column in mapping.read if column.name not in names)
     refused, grantee = _unreadable(source, columns), quote_identifier(role)
     for table, lacking in refused.items():
         schema, listed = quote_identifier(table.schema), ", ".join(map(quote_identifier, lacking.columns))

@@ -36,7 +36,7 @@ def access_sql(
     schemas = sorted({identifier(planned.facts.name.schema) for planned in events} | set(_key_type_schemas(events)))
     lines.append(filled("GRANT USAGE ON SCHEMA", schemas, f" TO {role};"))
     for planned in events:
-        columns = filled("GRANT SELECT (", map(identifier, planned.mapping.names), ")")
+        columns = filled("GRANT SELECT (", (identifier(column.name) for column in planned.mapping.columns), ")")
         lines.append(_continued(columns, f"ON {table_name(planned.facts.name)} TO {role};"))
     lines += _publication(publication, events, existing)
     return "\n".join([*lines, "COMMIT;"])

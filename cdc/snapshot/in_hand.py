@@ -133,7 +133,7 @@ class RunInHand:
             event, done, scanned = self.subject.event, self.run.rows + len(rows.rows), self.run.scanned + rows.scanned
             self._published_to = self._translator.latest_end
             share = min(MOST_SHARE, scanned / max(self.subject.estimated_rows, 1))
-            after = rows.last_key or self.run.after
+            after = None if self.subject.key_is_masked else rows.last_key or self.run.after
             self.run = self.run.advanced(after=after, rows=done, scanned=scanned, share=share)
             if incomplete:
                 self._translator.read_again(event, set(incomplete))

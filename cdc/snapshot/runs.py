@@ -174,6 +174,8 @@ class Runs:
             among = "" if run.where is None else "among "
             log.info("snapshot of %s begins (%sabout %s)", run.title, among, counted(subject.estimated_rows, "row"))
         else:
+            if run.after is None:  # a masked key is not stored: such a run begins anew
+                run = run.advanced(rows=0, scanned=0, share=0.0)
             log.info("snapshot of %s goes on behind row %d", run.title, run.rows)
         self._counters.runs[run.event] = run
         chunk_bytes = share_bytes(self._threads.count)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from cdc.catalog import EventMapping
+from cdc.encoding import encoder_for
 from cdc.route import Route
 from cdc.source.chunk import ChunkQuery
 from transforms.column_type import ColumnType, RelationColumn
-from transforms.encoder import compile_encoder
+from transforms.masking import NO_KEY, Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,22 @@ class Subject:
     """SQL, in the names of the event's columns, that the rows of a range must meet."""
 
     @classmethod
-    def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes]) -> Subject:
-        """Compile the encoder for rows in the order of the event's columns."""
-        relation = [RelationColumn(column.name, column.type) for column in mapping.columns]
-        encoder = compile_encoder(relation, mapping.names, mapping.key)
+    def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes], masks: Masks = NO_KEY) -> Subject:
+        """Compile the encoder for rows in the order of the columns that are read."""
+        relation = [RelationColumn(column.name, column.type) for column in mapping.read]
+        encoder = encoder_for(mapping, masks, relation, mapping.fields, mapping.condition)
         route = Route(mapping.label, mapping.stream, stream_key(mapping.stream), encoder, rev=rev)
         return cls(mapping, route, mapping.table.estimated_rows)
 
     @property
     def columns(self) -> dict[str, ColumnType]:
-        """The types of the event's columns by name."""
-        return {column.name: column.type for column in self.mapping.columns}
+        """The types of the event's columns by name; not of those that are masked, whose values nobody may ask for."""
+        return {field.column.name: field.column.type for field in self.mapping.fields if field.masked is None}
+
+    @property
+    def key_is_masked(self) -> bool:
+        """Whether the key of a row may be stored nowhere as it is in the table."""
+        return self.mapping.key_is_masked
 
     def only_where(self, condition: str) -> Self:
         """The rows that meet a condition."""
@@ -54,13 +60,12 @@ class Subject:
         keys: frozenset[bytes] | None = None,
     ) -> ChunkQuery:
         """The rows behind `after`, up to `until`, in the order of the key; or those with one of `keys`, whichever."""
-        by_name = {column.name: column for column in self.mapping.columns}
-        key = tuple(by_name[name] for name in self.mapping.key)
-        table = self.mapping.table
+        table, key = self.mapping.table, self.mapping.key_fields
         return ChunkQuery(
             table.name,
-            self.mapping.columns,
-            key,
+            self.mapping.read,
+            tuple(field.column for field in key),
+            tuple(field.name for field in key),
             after,
             until,
             limit,

@@ -17,6 +17,7 @@ from cdc.source.connection import Source, translated_errors
 from cdc.source.transactions import current_snapshot
 from transforms import copy_text
 from transforms.names import TableName
+from transforms.row import source_key
 
 Row = TypeVar("Row")
 
@@ -28,13 +29,15 @@ class ChunkQuery:
     table: TableName
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
+    key_names: tuple[str, ...]
+    """Under which they stand in `keys`."""
     after: tuple[str, ...] | None = None
     """Behind which key the range begins: values as Postgres' text, in the order of `key`."""
     until: tuple[str, ...] | None = None
     """The last key of the range."""
     limit: int | None = None
     keys: frozenset[bytes] | None = None
-    """JSON objects, as entries carry them."""
+    """JSON objects, as entries carry them; of masked ones, their sources are looked for."""
     only: bool = False
     """Without the rows of tables that inherit from it, whose changes are not the table's; not for partitioned ones."""
     condition: str | None = None
@@ -152,12 +155,14 @@ def _rows(query: ChunkQuery) -> sql.Composed:
     """The SELECT of a chunk."""
     columns, table = _names(query.columns), _table(query)
     if query.keys is not None:  # Postgres reads the key's JSON back as it reads it in a replica
-        keys = sql.Literal(f"[{b','.join(sorted(query.keys)).decode()}]")
+        keys = sql.Literal(f"[{b','.join(sorted(map(source_key, query.keys))).decode()}]")
         shape = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.base_type)) for column in query.key
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(column.type.base_type))
+            for name, column in zip(query.key_names, query.key, strict=True)
         )
+        names = sql.SQL(", ").join(map(sql.Identifier, query.key_names))
         return sql.SQL("SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))").format(
-            columns, table, _order(query), _names(query.key), keys, shape
+            columns, table, _order(query), names, keys, shape
         )
     limit = sql.SQL("LIMIT {}").format(sql.Literal(query.limit)) if query.limit is not None else sql.SQL("")
     order = _order(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, cast
 
 import psycopg
@@ -20,6 +21,7 @@ from transforms.address import Address
 from transforms.column_type import RelationColumn
 from transforms.encoder import compile_encoder
 from transforms.names import TableName
+from transforms.row import Field
 from transforms.secret import Secret
 
 COMPOSITE_KEYS: Sequence[tuple[str, ...]] = (
@@ -204,18 +206,21 @@ def read_by_chunks(pipeline: Mirror, keys: Mapping[str, tuple[str, ...]]) -> Non
         for name, table in tables.items():
             key = tuple(column for column in table.columns if column.name != "v")
             relation = [RelationColumn(column.name, column.type) for column in table.columns]
-            encoder = compile_encoder(relation, [column.name for column in relation], [column.name for column in key])
-            whole = read_chunk(source, ChunkQuery(name, table.columns, key), 1 << 30, list).rows
+            names = tuple(f"published {column.name}" for column in key)
+            renamed = [Field(*pair) for pair in zip(names, (column.name for column in key), strict=True)]
+            encoder = compile_encoder(relation, [], renamed)
+            query = ChunkQuery(name, table.columns, key, names)
+            whole = read_chunk(source, query, 1 << 30, list).rows
             read: list[bytes] = []
             after, exhausted = None, False
             while not exhausted:
-                chunk = read_chunk(source, ChunkQuery(name, table.columns, key, after, limit=1), 1 << 30, list)
+                chunk = read_chunk(source, replace(query, after=after, limit=1), 1 << 30, list)
                 read += chunk.rows
                 after, exhausted = chunk.last_key, chunk.exhausted
             assert read == whole, keys[name.name]
             asked = frozenset(row[0] for row in encoder.lines(whole))
             assert len(asked) == len(whole)
-            found = read_chunk(source, ChunkQuery(name, table.columns, key, keys=asked), 1 << 30, list).rows
+            found = read_chunk(source, replace(query, keys=asked), 1 << 30, list).rows
             assert sorted(found) == sorted(whole), keys[name.name]
 
 

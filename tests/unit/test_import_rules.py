@@ -75,6 +75,8 @@ PURE = [
     "cdc/trail.py",
     "cdc/transaction.py",
     "cdc/entries.py",
+    "cdc/encoding.py",
+    "cdc/shaping.py",
     "cdc/snapshot/sizing.py",
     "cdc/snapshot/subject.py",
     "cdc/snapshot/visibility.py",

@@ -53,6 +53,7 @@ class Table:
     refuse: Callable[[list[str]], bool] = lambda _: False
     """Whether a chunk with these keys misses a transaction that it should have seen."""
     event: str = EVENT
+    key_is_masked: bool = False
     estimated_rows: int = 100
     seconds_a_row: float = 0.0
     """How long publishing takes."""
