@@ -126,13 +126,14 @@ def table(source_dsn: str) -> Iterator[tuple[Source, Table]]:
         shape = ", ".join(f"{quote_identifier(name)} {type_}" for name, (type_, _) in COLUMNS.items())
         connection.execute(f"CREATE TABLE samples (id int PRIMARY KEY, {shape})".encode())
         for row in range(ROWS):
-            values = [_value(type_, of, row + at) for at, (type_, of) in enumerate(COLUMNS.values())]
+            values = [sample(type_, of, row + at) for at, (type_, of) in enumerate(COLUMNS.values())]
             connection.execute(f"INSERT INTO samples VALUES ({row}, {', '.join(values)})".encode())
     with closing(Source(Address("source", Secret(source_dsn)), "test")) as source:
         yield source, describe_tables(source, [TableName("public", "samples")])[TableName("public", "samples")]
 
 
-def _value(type_: str, of: Of, number: int) -> str:
+def sample(type_: str, of: Of, number: int) -> str:
+    """A value of a type, in SQL."""
     values = ("NULL", *of.literals, *of.more)
     value = values[number % len(values)]
     if type_ == "char(4)" and len(value) > 6:
