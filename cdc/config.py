@@ -72,7 +72,6 @@ class EventConfig(Section):
         "previous": False,
         "transform": NO_DEFAULT,
     }
-    later_values: ClassVar[Mapping[str, str]] = {"unchanged_toast": "reread"}
     sections: ClassVar[frozenset[str]] = frozenset({EMBED})
 
     name: EntityName = Field(description=_NAME_RULE)
@@ -83,7 +82,9 @@ class EventConfig(Section):
     key: ColumnNames | None = Field(default=None, description="a list of column names")
     stream: EntityName = Field(default_factory=_same_as("type"), description=_NAME_RULE)
     truncate: Literal["apply", "ignore", "halt"] = Field(default="apply", description='"apply", "ignore" or "halt"')
-    unchanged_toast: Literal["partial", "halt"] = Field(default="partial", description='"partial" or "halt"')
+    unchanged_toast: Literal["reread", "partial", "halt"] = Field(
+        default="reread", description='"reread", "partial" or "halt"'
+    )
     embeds: tuple[EmbedConfig, ...] = ()
     rename: Mapping[str, str] = Field(default={}, description='a section like { name = "full_name" }')
     """Column -> under which name it is published."""

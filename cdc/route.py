@@ -21,7 +21,7 @@ class Route:
     """The stream's, in Redis."""
     encoder: RowEncoder
     truncate: str = "apply"
-    unchanged_toast: str = "partial"
+    unchanged_toast: str = "reread"
     rev: int = 1
     lacking: tuple[str, ...] = ()
     """Fields that the relation's rows in the log do not have: such rows are read from the table."""

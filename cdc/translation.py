@@ -7,6 +7,7 @@ and what may be published are decided here; sockets, threads and clocks are else
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from cdc import pgoutput
@@ -15,8 +16,9 @@ from cdc.entries import Entries
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
-from cdc.rereads import RereadQueue, Taken
+from cdc.rereads import MOST_KEYS, RereadQueue, Taken
 from cdc.route import Route
+from cdc.snapshot.run import Run
 from cdc.snapshot.visibility import Deliveries
 from cdc.transaction import TransactionInHand
 from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
@@ -28,6 +30,11 @@ from transforms.tuple_data import MalformedMessage
 
 # Offsets in a frame with a row: the message's kind, its relation, the kind of its first tuple, that tuple.
 _TAG, _RELATION, _KIND, _TUPLE = HEADER, slice(HEADER + 1, HEADER + 5), HEADER + 5, HEADER + 6
+
+
+log = logging.getLogger(__name__)
+
+TOO_MANY = f"more than {MOST_KEYS:,} of its rows were changed without their large values, faster than they were read"
 
 
 class TruncateHalts(SourceError):
@@ -69,8 +76,6 @@ class Translator:
         self._sole_routes: dict[bytes, Route] = {}
         """Of relations whose plain rows make one plain entry each, which compiled code can write."""
         self._latest_end: int = builder.end
-        self._held = self.rereads.held
-        """Every commit looks at it."""
         self._noted = False
 
     # --- frames ------------------------------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ class Translator:
         key = encoded[0]
         if route.lacking or isinstance(encoded, Undecided):
             self.deliveries.touched(route.event, key, whole=False)
-            self.read_again(route.event, {key})
+            self._read_changed(route.event, key)
         elif isinstance(encoded, Absent):
             if frame[_TAG] == UPDATE and old_key in (None, key) and self._was_held(route, frame):
                 self._publish_delete(route, key)
@@ -262,14 +267,29 @@ class Translator:
     def _partial(self, route: Route, row: Row, old_key: bytes | None) -> None:
         if route.unchanged_toast == "halt":
             raise UnchangedValues(row.partial)
-        key, resent = row.key, self._is_resent(route.stream)
+        key, resent, always = row.key, self._is_resent(route.stream), route.unchanged_toast == "reread"
         may_be_new = route.encoder.held is not None or (old_key is not None and old_key != key)
-        if resent or may_be_new or self.rereads.holds(route.event, key):
-            if resent:  # there may be an event of it
-                self.deliveries.touched(route.event, key, whole=False)
-            self.read_again(route.event, {key})
-        else:
+        if not (always or resent or may_be_new or self.rereads.holds(route.event, key)):
             self._upsert(route, row)
+            return
+        if resent:  # there may be an event of it
+            self.deliveries.touched(route.event, key, whole=False)
+        if not always:  # else the ids of the message's other entries would hang on where this session began
+            self.hand.next_id(route.stream)
+        self._read_changed(route.event, key)
+
+    def _read_changed(self, event: str, key: bytes) -> None:
+        """Have a row read that the message in hand has changed; by a snapshot of the event where too many wait."""
+        rereads = self.rereads
+        if rereads.is_left_to_run(event):
+            return
+        if not rereads.is_full(event):
+            self.read_again(event, {key})
+            return
+        log.warning("%s: %s. A snapshot of it is made", event, TOO_MANY)
+        rereads.leave_to_run(event)
+        run = Run.new(event, reason=TOO_MANY)
+        self.builder.note(run.id, run.to_json())
 
     def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row) -> None:
         words = wire.upsert_words(route.label, encoded[0], encoded[1], self.hand.ts, self.hand.tx)
@@ -350,4 +370,5 @@ class Translator:
         return LSN(self._latest_end)
 
     def _release_end(self) -> None:
-        self.builder.end = self._held[0].held_end if self._held else self._latest_end
+        held = self.rereads.held_end
+        self.builder.end = self._latest_end if held is None else held

@@ -127,7 +127,7 @@ def _content(client: redis.Redis, key: bytes) -> object:
     raise AssertionError(f"key {key!r} is a {kind!r}, which nobody looks into")
 
 
-def watch_revs(target_dsn: str, tables: Sequence[str] = tuple(COLUMNS)) -> None:
+def watch_revs(target_dsn: str, tables: Mapping[str, Table] = COLUMNS) -> None:
     """Have the replica's database note every row whose `rev` falls, also across a delete."""
     with psycopg.connect(target_dsn, autocommit=True) as connection:
         connection.execute(
@@ -146,8 +146,8 @@ def watch_revs(target_dsn: str, tables: Sequence[str] = tuple(COLUMNS)) -> None:
             END $$;
             """
         )
-        for table in tables:
-            arguments = ", ".join(f"'{name}'" for name in COLUMNS[table][2])
+        for table, (_, _, key) in tables.items():
+            arguments = ", ".join(f"'{name}'" for name in key)
             connection.execute(
                 f"CREATE TRIGGER watch AFTER INSERT OR UPDATE ON replica.{table}"
                 f" FOR EACH ROW EXECUTE FUNCTION watch.note({arguments})".encode()

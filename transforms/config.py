@@ -3,7 +3,7 @@
 Commands validate only the sections they use, each with a model of its own (`Section`), through one `Document` that
 collects the mistakes of the whole file. A mistake names the key's full path and what is allowed there, and never
 the value: whoever pastes a password under the wrong key must not find it in a log. Keys and values that the
-contract reserves for later are listed in each model (`later`, `later_values`) and refused as "not supported yet".
+contract reserves for later are listed in each model (`later`) and refused as "not supported yet".
 """
 
 from __future__ import annotations
@@ -71,9 +71,6 @@ class Section(BaseModel):
 
     later: ClassVar[Mapping[str, object]] = {}
     """Keys of the contract that are not built yet, with their documented default, which is accepted and ignored."""
-
-    later_values: ClassVar[Mapping[str, str]] = {}
-    """For a field: the value of the contract that is not built yet."""
 
     sections: ClassVar[frozenset[str]] = frozenset()
     """Keys that hold sections of their own, which are read by themselves."""
@@ -203,10 +200,6 @@ class Document:
         before = len(self.problems)
         for key, default in model.later.items():
             if key in table and (type(value := table.pop(key)), value) != (type(default), default):
-                self.refuse((*path, key), NOT_SUPPORTED_YET)
-        for key, later in model.later_values.items():
-            if table.get(key) == later:
-                del table[key]
                 self.refuse((*path, key), NOT_SUPPORTED_YET)
         known = [name for name in model.model_fields if name not in given] + sorted(model.sections)
         for key in model.sections:

@@ -25,7 +25,7 @@ class UnchangedValues(StatecastError):
         self.columns = tuple(columns)
 
     remedy = (
-        'Run `ALTER TABLE ... REPLICA IDENTITY FULL` on the table, or set unchanged_toast = "partial" for the event.'
+        'Set unchanged_toast = "reread" for the event, or run `ALTER TABLE ... REPLICA IDENTITY FULL` on the table.'
     )
 
 

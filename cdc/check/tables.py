@@ -74,13 +74,24 @@ def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Ite
     unlisted = [column.name for column in mapping.table.columns if column.name not in listed]
     if unlisted and event.columns != ALL_COLUMNS:
         yield Finding("ok", thing, f"not published: {', '.join(unlisted)}")
-    if large_bytes and mapping.table.identity != "f" and event.unchanged_toast == "partial":
-        yield Finding(
+    if large_bytes and mapping.table.identity != "f":
+        yield _large_values(thing, event, large_bytes)
+
+
+def _large_values(thing: str, event: EventConfig, large_bytes: int) -> Finding:
+    """What becomes of updates that leave large values out."""
+    table = f"{event.table} holds about {size(large_bytes)} of large values: an update that leaves one as it was"
+    if event.unchanged_toast == "reread":
+        return Finding("ok", thing, f"{table} does not send it, so its row is read again by its key")
+    full = f"ALTER TABLE {event.table} REPLICA IDENTITY FULL;"
+    if event.unchanged_toast == "partial":
+        return Finding(
             "warning", thing,
-            f"{event.table} holds about {size(large_bytes)} of large values: an update that leaves one as it was"
-            " is published without it (replicas keep theirs)",
-            f"-- if every event must be whole; it makes more WAL\nALTER TABLE {event.table} REPLICA IDENTITY FULL;",
+            f"{table} is published without it (replicas keep theirs)",
+            '-- if every event must be whole: unchanged_toast = "reread" (the default); or, at the price of more WAL:\n'
+            + full,
         )  # fmt: skip
+    return Finding("warning", thing, f'{table} stops the reader (unchanged_toast = "halt")', full)
 
 
 def _duties(mappings: Sequence[EventMapping]) -> Iterator[Finding]:

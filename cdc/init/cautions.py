@@ -69,8 +69,8 @@ def _large_values(facts: TableFacts, mapping: EventMapping) -> Iterator[Caution]
         yield Caution(
             Kind.LARGE_VALUES,
             f"{size(facts.toast_bytes)} of large values (of {_names(columns)}): an update that leaves one alone"
-            ' does not send it; its entry then names the column as missing (unchanged_toast = "partial"), and replicas'
-            " keep the value they have. For whole entries, at the price of a larger log:",
+            " does not send it, so the row is read again by its key: a moment later, at the price of a query. To have"
+            " all of it in the log, which grows by the old rows:",
             f"ALTER TABLE {table_name(facts.name)} REPLICA IDENTITY FULL;",
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 from cdc.errors import SourceError
 from cdc.snapshot.chunks import Chunks
@@ -62,16 +62,21 @@ class ChunkThreads:
     def work(self) -> None:
         """The body of each thread, until `stop`. Raises what the source raises."""
         while (run := self._next(wait=True)) is not None:
-            with closing(self._open_source()) as source:
-                self._hold(source)
-                try:
-                    chunks = self._chunks(source)
-                    while run is not None:
-                        run.work(chunks)
-                        self._leave(run)
-                        run = self._next(wait=False)
-                finally:
-                    self._release(source)
+            with self.connected() as chunks:
+                while run is not None:
+                    run.work(chunks)
+                    self._leave(run)
+                    run = self._next(wait=False)
+
+    @contextmanager
+    def connected(self) -> Iterator[Chunks]:
+        """Chunks over a connection of their own, which `stop` cuts short."""
+        with closing(self._open_source()) as source:
+            self._hold(source)
+            try:
+                yield self._chunks(source)
+            finally:
+                self._release(source)
 
     def stop(self, also: Source) -> None:
         """Have the threads return or raise soon, whatever their connections do, and who uses this one."""

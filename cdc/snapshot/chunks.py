@@ -81,9 +81,11 @@ class Chunks:
 
         def act() -> tuple[int, ...]:
             began = time.monotonic()
-            verdict = translator.deliveries.close(subject.event, window, rows.snapshot)
+            verdict = translator.deliveries.close(subject.event, window, rows.snapshot, to)
             if not verdict.unseen:
-                translator.entries.found(subject.route, [row for row in rows.rows if verdict.keeps(row[0])], origin, to)
+                kept = [row for row in rows.rows if verdict.keeps(row[0])]
+                translator.entries.found(subject.route, kept, origin, to)
+                translator.deliveries.found(subject.event, [row[0] for row in kept], rows.snapshot, to)
                 left = verdict.incomplete  # those keys are taken that know how the row is found
                 finish(left and frozenset(row[0] for row in rows.rows if row[0] in left))
             self.publishing_seconds = time.monotonic() - began

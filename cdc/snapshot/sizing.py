@@ -1,4 +1,4 @@
-"""How many rows a chunk has: as many as are read in half a second and published in a quarter, within its bytes."""
+"""How many rows are read at a time: a chunk's in half a second, published in a quarter; fewer by their keys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ CHUNK_SECONDS: Final = 0.5
 """So long a chunk holds a transaction open and its share of the memory."""
 PUBLISHING_SECONDS: Final = 0.25
 """So long the stream's thread publishes a chunk: changes wait meanwhile, perhaps for another thread's chunk too."""
+FIRST_KEYS: Final = 500
+MOST_KEYS: Final = 2_000
+KEYS_SECONDS: Final = 0.1
+"""So long rows are read by their keys, while changes of all of them wait."""
 _ALL_BYTES: Final = 24 << 20
 """Of all that is read by query and in hand at a time, as the source sends it."""
 _ROOM: Final = 0.9
@@ -24,6 +28,14 @@ def next_rows(limit: int, rows: int, size_bytes: int, seconds: float, budget_byt
     grown = min(limit * 2, int(rows * CHUNK_SECONDS / max(seconds, 0.001)))
     fitting = int(_ROOM * budget_bytes * rows / max(size_bytes, 1))
     return max(LEAST_ROWS, min(grown, fitting, MOST_ROWS))
+
+
+def next_keys(limit: int, rows: int, size_bytes: int, seconds: float, budget_bytes: int) -> int:
+    """How many rows are read again by their keys, after up to `limit` of them gave so much in so many seconds."""
+    if not rows:
+        return limit
+    fitting = int(_ROOM * budget_bytes * rows / max(size_bytes, 1))
+    return max(1, min(limit * 2, int(rows * KEYS_SECONDS / max(seconds, 0.001)), fitting, MOST_KEYS))
 
 
 def publishable_rows(rows: int, seconds: float) -> int:

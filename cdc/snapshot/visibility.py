@@ -10,14 +10,16 @@ chunk is judged by the snapshot it was read with, not by the marks alone:
   none of them is a whole row, as an update leaves an unchanged large value out, the row must be read again. A change
   without an event, since its row waits to be read again already, takes nothing out: all that was published is older
   than the chunk's row;
-- one that is seen: the chunk's rows already hold it.
+- one that is seen: the chunk's rows already hold it;
+- a row that another query has found was published between the marks, and that query's snapshot sees what the chunk's
+  does not: the row leaves the chunk, or it would go back. (A row read again by its key beside a snapshot of its table.)
 
 The weaker rule, "drop what changed between the marks", lost rows when tried against a stalled synchronous standby.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,6 +48,10 @@ class Snapshot(NamedTuple):
             return near - (1 << 32)
         return near + (1 << 32) if self.xmax - near > 0x7FFFFFFF else near
 
+    def sees_all_of(self, other: Snapshot) -> bool:
+        """Whether every transaction that the other one sees is in this one too."""
+        return other.xmax <= self.xmax and not any(map(other.sees, self.in_progress))
+
 
 class Verdict(NamedTuple):
     """What may be done with a chunk: published without `dropped`, or read again because of `unseen`."""
@@ -55,7 +61,8 @@ class Verdict(NamedTuple):
     dropped: frozenset[bytes]
     dropped_all: bool
     incomplete: frozenset[bytes]
-    """Those of `dropped` whose own events are no whole row together: they must be read again by their key."""
+    """Those of `dropped` that consumers do not all have by an event of their own: they must be read again by their key,
+    for their own events are no whole row together, or went to one sink alone."""
 
     def keeps(self, key: bytes) -> bool:
         """Whether the row with this key is published."""
@@ -72,10 +79,19 @@ class _Touched:
     all_keys: bool = False
 
 
+class _Found(NamedTuple):
+    """Rows that another query found."""
+
+    keys: Collection[bytes]
+    snapshot: Snapshot
+    to: str | None
+    """The one sink that they were published for."""
+
+
 class Window:
     """One chunk between its marks: what may have been delivered before the low one, and what was delivered since."""
 
-    __slots__ = ("_before", "_current", "_during", "_possibly_before")
+    __slots__ = ("_before", "_current", "_during", "_found", "_possibly_before")
 
     def __init__(self, before: frozenset[int], possibly_before: frozenset[int]) -> None:
         """Transactions that no snapshot had seen yet: those delivered, 32 bits wide, and those that may have been."""
@@ -84,6 +100,7 @@ class Window:
         self._current = 0
         self._during: dict[int, _Touched | None] = {}
         """None: it has touched no row of the chunk's event."""
+        self._found: list[_Found] = []
 
     def delivered(self, xid: int, wide: int | None) -> None:
         """A transaction came after the low mark; `wide` is its whole id where an earlier connection may have had it."""
@@ -101,14 +118,18 @@ class Window:
         """The transaction delivered last truncated the table of the chunk's event."""
         self._touched().all_keys = True
 
+    def found(self, keys: Collection[bytes], snapshot: Snapshot, to: str | None) -> None:
+        """Rows of the chunk's event that another query found were published."""
+        self._found.append(_Found(keys, snapshot, to))
+
     def _touched(self) -> _Touched:
         touched = self._during[self._current]
         if touched is None:
             touched = self._during[self._current] = _Touched()
         return touched
 
-    def judge(self, snapshot: Snapshot) -> Verdict:
-        """What may be published of the chunk that was read with `snapshot`."""
+    def judge(self, snapshot: Snapshot, to: str | None = None) -> Verdict:
+        """What may be published of the chunk that was read with `snapshot`, and is for all sinks or one."""
         unseen = {xid for xid in self._possibly_before if not snapshot.sees(xid)}
         unseen |= {wide for wide in map(snapshot.widen, self._before) if not snapshot.sees(wide)}
         whole: set[bytes] = set()
@@ -120,6 +141,13 @@ class Window:
             whole |= touched.whole
             partial |= touched.partial
             dropped_all |= touched.all_keys
+        for found in self._found:
+            if snapshot.sees_all_of(found.snapshot):
+                continue
+            if found.to in (None, to):
+                whole |= frozenset(found.keys)
+            elif to is None:  # the others do not have them
+                partial |= frozenset(found.keys)
         return Verdict(tuple(sorted(unseen)), frozenset(whole | partial), dropped_all, frozenset(partial - whole))
 
 
@@ -174,6 +202,11 @@ class Deliveries:
         for window in self.watched.get(event, ()):
             window.touched_all()
 
+    def found(self, event: str, keys: Collection[bytes], snapshot: Snapshot, to: str | None) -> None:
+        """Rows that a query found with `snapshot` were published, for all sinks or one; its own window is closed."""
+        for window in self.watched.get(event, ()):
+            window.found(keys, snapshot, to)
+
     def open(self, event: str) -> Window:
         """The low mark of a chunk was delivered."""
         window = Window(frozenset(self._unseen), frozenset(self._possibly_delivered))
@@ -181,11 +214,11 @@ class Deliveries:
         self.watched[event] = (*self.watched.get(event, ()), window)
         return window
 
-    def close(self, event: str, window: Window, snapshot: Snapshot) -> Verdict:
+    def close(self, event: str, window: Window, snapshot: Snapshot, to: str | None = None) -> Verdict:
         """The high mark of the chunk that was read with `snapshot` was delivered: judge it."""
         self.give_up(event, window)
         self.seen(snapshot)
-        return window.judge(snapshot)
+        return window.judge(snapshot, to)
 
     def give_up(self, event: str, window: Window) -> None:
         """There will be no chunk."""

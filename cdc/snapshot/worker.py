@@ -1,7 +1,7 @@
 """The snapshot work of one session.
 
-One thread keeps the runs, reads again what must be, and looks after what the stream's thread cannot ask the source for
-itself; the others read chunks.
+One thread keeps the runs, and looks after what the stream's thread cannot ask the source for itself; one reads again
+what must be; the others read chunks.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class SnapshotWorker:
             return Chunks(source, self._marks, translator, meanwhile)
 
         self._threads = ChunkThreads(chunk_threads, open_source, chunks, self._waiting, self._wake.set)
-        again = chunks(source, self._look_at_source)
-        self._rereader = Rereader(again, translator, subjects, self._waiting, share_bytes(chunk_threads))
+        self._rereader = Rereader(
+            self._threads.connected, translator, subjects, self._waiting, share_bytes(chunk_threads)
+        )
         self._runs = Runs(
             source,
             control,
@@ -97,7 +98,8 @@ class SnapshotWorker:
     def threads(self) -> dict[str, Callable[[], None]]:
         """Name -> body; each works until `stop`, and raises what the source or Redis raise."""
         readers = {f"chunks {number}": self._threads.work for number in range(1, self._threads.count + 1)}
-        return {name: self._until_stopped(body) for name, body in {"snapshot": self._keep, **readers}.items()}
+        bodies = {"snapshot": self._keep, "rereads": self._rereader.work, **readers}
+        return {name: self._until_stopped(body) for name, body in bodies.items()}
 
     @property
     def runs(self) -> list[Run]:
@@ -119,6 +121,7 @@ class SnapshotWorker:
         self._waiting.stopped.set()
         self._marks.stop()
         self._wake.set()
+        self._translator.rereads.work.set()
         self._threads.stop(also=self._source)
 
     def stop_until_ended(self, thread: threading.Thread) -> None:
@@ -147,7 +150,6 @@ class SnapshotWorker:
         while not self._waiting.stopped.is_set():
             self._look_at_source()
             self._verify_now_and_then()
-            self._rereader.read_again()
             if self._runs.keep():
                 self.idle.clear()
             else:

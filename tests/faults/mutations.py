@@ -52,7 +52,7 @@ MUTATIONS = [
     Mutation(
         "rows that are to be read again hold the position back",
         "cdc/translation.py",
-        "self._held[0].held_end if self._held else self._latest_end",
+        "self._latest_end if held is None else held",
         "self._latest_end",
         "tests/unit/test_translation_marks.py",
     ),
@@ -102,6 +102,13 @@ MUTATIONS = [
         "rows changed between the marks and not seen leave the chunk",
         "cdc/snapshot/visibility.py",
         "whole |= touched.whole",
+        "pass",
+        "tests/unit/test_visibility.py",
+    ),
+    Mutation(
+        "a row that was found meanwhile by a query that saw more leaves the chunk",
+        "cdc/snapshot/visibility.py",
+        "whole |= frozenset(found.keys)",
         "pass",
         "tests/unit/test_visibility.py",
     ),

@@ -390,6 +390,9 @@ def test_what_mends_a_thing_has_its_comments_on_lines_of_their_own(
         "INSERT INTO shop.customers SELECT 2, string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 2000)"
     )
     administrator.execute("VACUUM shop.customers")
+    told = [finding["what"] for finding in findings(shop, expect=1)["ok"]]
+    assert any("so its row is read again by its key" in what for what in told)
+    shop.path.write_text(shop.path.read_text() + 'unchanged_toast = "partial"\n')
     remedies = [finding["remedy"] or "" for found in findings(shop, expect=1).values() for finding in found]
     assert any("REPLICA IDENTITY FULL" in remedy for remedy in remedies)
     assert any("appendonly" in remedy for remedy in remedies)

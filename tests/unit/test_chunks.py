@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -80,7 +81,7 @@ def beside(log: Log, monkeypatch: pytest.MonkeyPatch) -> Beside:
 def read_again(log: Log, chunks: Beside) -> list[str]:
     """Read again what waits; returns what is published by then."""
     subject = cast(Subject, Customers(log.routes[CUSTOMERS][0]))
-    Rereader(chunks, log.translator, {EVENT: subject}, Waiting(), 1 << 20).read_again()
+    Rereader(lambda: nullcontext(chunks), log.translator, {EVENT: subject}, Waiting(), 1 << 20).read_again(chunks)
     return log.take()
 
 

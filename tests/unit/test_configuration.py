@@ -87,7 +87,7 @@ def test_an_event_has_the_documented_defaults(reader: ReadReader) -> None:
         "customer",
         None,
     )
-    assert (event.truncate, event.unchanged_toast, event.label) == ("apply", "partial", "customer.v1")
+    assert (event.truncate, event.unchanged_toast, event.label) == ("apply", "reread", "customer.v1")
 
 
 def test_everything_that_is_built_can_be_set(reader: ReadReader) -> None:
@@ -304,11 +304,10 @@ NAME_RULE = "expected a name that matches [a-z][a-z0-9_]{0,62}, not meta, reques
             "truncate = 'drop'",
             'events.customer.truncate: expected "apply", "ignore" or "halt", got other text',
         ),
-        ("event", "unchanged_toast = 'reread'", "events.customer.unchanged_toast: not supported yet"),
         (
             "event",
             "unchanged_toast = 'x'",
-            'events.customer.unchanged_toast: expected "partial" or "halt", got other text',
+            'events.customer.unchanged_toast: expected "reread", "partial" or "halt", got other text',
         ),
         ("event", "partitions = 2", "events.customer.partitions: not supported yet"),
         ("event", "previous = true", "events.customer.previous: not supported yet"),

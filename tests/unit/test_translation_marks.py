@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.rereads import Taken
 from tests.builders import begin, commit, delete, insert, message, transaction, truncate, update, xlog_data
 from tests.unit.translation_harness import CUSTOMERS, PREFIX, UNANNOUNCED, Log, encoder, route
 from transforms import wire
@@ -185,13 +186,21 @@ def test_nothing_behind_a_row_to_be_read_again_counts_as_published(log: Log) -> 
 
 def wanted(log: Log) -> set[bytes]:
     """The rows that wait to be read again."""
-    return set().union(*log.translator.rereads.oldest(EVENT, 100).values())
+    keys = {b'{"id":%d}' % number for number in range(100)}
+    return {key for key in keys if log.translator.rereads.holds(EVENT, key)}
+
+
+def take(log: Log, limit: int = 10) -> Taken:
+    """The oldest rows that wait, which are being read from now on."""
+    taken = log.translator.rereads.take(EVENT, limit)
+    assert taken is not None
+    return taken
 
 
 def test_the_position_is_released_by_the_transaction_that_publishes_the_rows(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60))
-    taken = log.translator.rereads.oldest(EVENT, 10)
+    taken = take(log)
     log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken)
     frames = list(transaction(80, mark("a-1"), end=88))
     log.feed(frames[:-1])
@@ -204,7 +213,7 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
     log.feed(transaction(50, end=58))
     log.feed(moved_without_its_large_value(60, b"2"))
     log.feed(moved_without_its_large_value(70, b"3"))
-    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 1))
+    log.translator.rereads_done(EVENT, take(log, 1))
     log.feed(transaction(80, end=88))
     assert (wanted(log), log.builder.end) == ({b'{"id":3}'}, 68)
 
@@ -212,7 +221,7 @@ def test_the_oldest_row_that_still_waits_holds_the_position(log: Log) -> None:
 def test_a_row_that_one_transaction_has_read_again_twice_waits_no_more_when_it_is_published(log: Log) -> None:
     log.translator.read_again(EVENT, {b"1"})
     log.translator.read_again(EVENT, {b"1", b"2"})
-    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10))
+    log.translator.rereads_done(EVENT, take(log))
     assert not log.translator.rereads.holds(EVENT, b"1")
     assert not log.translator.rereads.holds(EVENT, b"2")
 
@@ -223,8 +232,9 @@ def test_the_rows_of_a_large_transaction_are_read_in_parts_and_hold_its_position
     log.translator.note(EVENT, "r", "done")
     log.feed(transaction(60, end=68))
     parts = []
-    while taken := log.translator.rereads.oldest(EVENT, 10):
-        parts.append(frozenset().union(*taken.values()))
+    while log.translator.rereads.events:
+        taken = take(log)
+        parts.append(taken.keys)
         assert log.builder.end == 58
         log.translator.marks["a-1"] = lambda taken=taken: log.translator.rereads_done(EVENT, taken)  # type: ignore[misc]
         assert log.builder.take().notes == {}
@@ -241,14 +251,14 @@ def test_rows_that_could_not_be_read_after_all_hold_the_oldest_position_and_what
     log.feed(moved_without_its_large_value(60, b"2"))
     log.feed(moved_without_its_large_value(70, b"3"))
     log.translator.note(EVENT, "r", "done")
-    taken = log.translator.rereads.oldest(EVENT, 10)
+    taken = take(log)
     log.translator.marks["a-1"] = lambda: log.translator.rereads_done(EVENT, taken, {b'{"id":3}'})
     log.feed(transaction(80, mark("a-1"), end=88))
     batch = log.builder.take()
     assert (batch.end, batch.notes) == (58, {})
     assert [log.translator.rereads.holds(EVENT, b'{"id":%d}' % id) for id in (2, 3)] == [False, True]
 
-    keys, taken = wanted(log), log.translator.rereads.oldest(EVENT, 10)
+    keys, taken = wanted(log), take(log)
     log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(90, mark("a-2"), end=98))
     batch = log.builder.take()
@@ -259,7 +269,7 @@ def test_events_wait_for_each_other_where_they_share_a_cause() -> None:
     log = Log({CUSTOMERS: [route(EVENT), route("person.v1")]})
     log.feed(moved_without_its_large_value(60))
     assert list(log.translator.rereads.events) == [EVENT, "person.v1"]
-    log.translator.rereads.done(EVENT, log.translator.rereads.oldest(EVENT, 10))
+    log.translator.rereads_done(EVENT, take(log))
     log.feed(transaction(80, end=88))
     assert set(log.translator.rereads.events) == {"person.v1"}
     assert log.builder.end == 10
@@ -287,7 +297,7 @@ def test_a_run_is_no_further_than_rows_that_left_its_chunk_and_are_to_be_read_ag
     log.translator.marks["a-3"] = lambda: log.translator.note("order.v1", "o", "behind 5")
     log.feed([*transaction(50, mark("a-1")), *transaction(60, mark("a-2")), *transaction(70, mark("a-3"))])
     assert log.builder.take().notes == {"o": "behind 5"}
-    taken = log.translator.rereads.oldest(EVENT, 10)
+    taken = take(log)
     log.translator.marks["a-4"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(80, mark("a-4")))
     assert log.builder.take().notes == {"r": "behind 19"}
@@ -299,7 +309,7 @@ def test_a_run_that_begins_while_the_end_of_the_one_before_is_not_stored_yet_lea
         log.translator.marks["a-1"] = lambda run=run, state=state: log.translator.note(EVENT, run, state)  # type: ignore[misc]
         log.feed(transaction(lsn, mark("a-1")))
     assert log.builder.take().notes == {}
-    taken = log.translator.rereads.oldest(EVENT, 10)
+    taken = take(log)
     log.translator.marks["a-2"] = lambda: log.translator.rereads_done(EVENT, taken)
     log.feed(transaction(80, mark("a-2")))
     assert log.builder.take().notes == {"r": "done", "s": "behind 9"}

@@ -272,3 +272,50 @@ def test_a_transaction_from_before_the_wraparound_still_discards_the_chunk() -> 
     wrapped.delivered(0xFFFFFFFF)
     wrapped.open()
     assert wrapped.close(snapshot((1 << 32) + 5, 0xFFFFFFFF)).unseen == (0xFFFFFFFF,)
+
+
+# Rows that were found by another query meanwhile
+
+
+NEWER, OLDER = snapshot(101), snapshot(101, 99)
+ONE, NONE = frozenset([b"1"]), frozenset[bytes]()
+
+
+@pytest.mark.parametrize(
+    ("own_to", "own", "to", "found_with", "dropped", "incomplete"),
+    [
+        (None, OLDER, None, NEWER, ONE, NONE),
+        (None, NEWER, None, OLDER, NONE, NONE),
+        (None, NEWER, None, NEWER, NONE, NONE),
+        (None, OLDER, "billing", NEWER, ONE, ONE),  # the other sinks have nothing newer
+        ("billing", OLDER, None, NEWER, ONE, NONE),
+        ("billing", OLDER, "billing", NEWER, ONE, NONE),
+        ("search", OLDER, "billing", NEWER, NONE, NONE),
+    ],
+)
+def test_a_row_that_was_found_by_a_query_that_saw_more_leaves_the_chunk_where_its_consumers_have_it(
+    own_to: str | None,
+    own: Snapshot,
+    to: str | None,
+    found_with: Snapshot,
+    dropped: frozenset[bytes],
+    incomplete: frozenset[bytes],
+) -> None:
+    both = Chunks()
+    both.open()
+    another = both.deliveries.open(EVENT)
+    both.deliveries.close(EVENT, another, found_with, to)
+    both.deliveries.found(EVENT, [b"1"], found_with, to)
+    verdict = both.deliveries.close(EVENT, both.window, own, own_to)
+    assert (verdict.dropped, verdict.incomplete) == (dropped, incomplete)
+
+
+@given(st.sets(st.integers(90, 110)), st.sets(st.integers(90, 110)), st.integers(100, 111), st.integers(100, 111))
+def test_a_snapshot_sees_all_of_another_exactly_when_there_is_nothing_that_only_the_other_sees(
+    first: set[int], second: set[int], first_xmax: int, second_xmax: int
+) -> None:
+    one = snapshot(first_xmax, *(xid for xid in first if xid < first_xmax))
+    other = snapshot(second_xmax, *(xid for xid in second if xid < second_xmax))
+    only_other = [xid for xid in range(80, 120) if other.sees(xid) and not one.sees(xid)]
+    may_differ_by = set(range(min(one.xmax, other.xmax), other.xmax)) & other.in_progress
+    assert one.sees_all_of(other) == (not only_other and not may_differ_by)

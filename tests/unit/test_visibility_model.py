@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import pytest
 from hypothesis import Phase, find, given, settings
@@ -30,8 +30,16 @@ class Step(NamedTuple):
     chunk: int = 0
 
 
-def run(steps: list[Step], judge: Judge, *, reads_resent_again: bool = True) -> Model:
-    model = Model(judge, reads_resent_again)
+class Options(TypedDict, total=False):
+    """Of the model."""
+
+    reads_resent_again: bool
+    reads_always_again: bool
+    tells_others_what_was_found: bool
+
+
+def run(steps: list[Step], judge: Judge, **options: Unpack[Options]) -> Model:
+    model = Model(judge, **options)
     take(steps, model)
     model.finish()
     return model
@@ -56,9 +64,9 @@ def take(steps: list[Step], model: Model) -> None:
         actions[step.do](step)
 
 
-def is_wrong(steps: list[Step], judge: Judge, *, reads_resent_again: bool = True) -> bool:
+def is_wrong(steps: list[Step], judge: Judge, **options: Unpack[Options]) -> bool:
     try:
-        model = run(steps, judge, reads_resent_again=reads_resent_again)
+        model = run(steps, judge, **options)
     except WentBack:
         return True
     return model.existing(model.replica) != model.existing(model.visible)
@@ -136,9 +144,9 @@ MOVED_AND_CHANGED_AGAIN_BEFORE_IT_WAS_READ = [
 )
 def test_whatever_the_order_of_commits_a_replica_ends_like_the_source_and_no_row_goes_back(examples: int) -> None:
     @settings(max_examples=examples, deadline=None)
-    @given(histories)
-    def property_(history: list[Step]) -> None:
-        model = run(history, visibility_rule)
+    @given(histories, st.booleans())
+    def property_(history: list[Step], reads_always_again: bool) -> None:
+        model = run(history, visibility_rule, reads_always_again=reads_always_again)
         assert model.existing(model.replica) == model.existing(model.visible)
 
     property_()
@@ -160,6 +168,24 @@ def test_a_change_that_waited_to_be_read_again_when_the_connection_broke_is_read
     history.append(Step("reconnect", number=0))
     assert not is_wrong(history, visibility_rule)
     assert is_wrong(history, visibility_rule, reads_resent_again=False)
+
+
+FOUND_AGAIN_WHILE_A_CHUNK_WAS_READ = [
+    *[Step("mark"), Step("drain"), Step("read"), Step("change"), *COMMITTED],
+    *[Step("mark", chunk=CHUNKS), Step("drain"), Step("read", chunk=CHUNKS), Step("mark", chunk=CHUNKS), Step("drain")],
+    *[Step("mark"), Step("drain")],
+]
+
+
+def test_a_chunk_leaves_out_a_row_that_was_read_again_since_it_was_read() -> None:
+    assert not is_wrong(FOUND_AGAIN_WHILE_A_CHUNK_WAS_READ, visibility_rule, reads_always_again=True)
+    with pytest.raises(WentBack):
+        run(
+            FOUND_AGAIN_WHILE_A_CHUNK_WAS_READ,
+            visibility_rule,
+            reads_always_again=True,
+            tells_others_what_was_found=False,
+        )
 
 
 def test_a_row_that_changed_while_it_was_read_again_is_published_as_it_was_read() -> None:

@@ -5,7 +5,8 @@ The reader delivers the log in order, reads chunks between marks, several of an 
 replica applies what is published, in the order of the stream.
 
 A row has a small value and a large one. A change of the small one alone brings no large one in the log, so its event is
-partial; where consumers may not have the row yet, it has no event, and the row is read again by its key.
+partial; where consumers may not have the row yet, or may have no partial ones, it has no event, and the row is read
+again by its key.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Chunk:
     """One of the chunks that may be in hand at a time, each of all rows; or of those that are to be read again."""
 
     reads_again: bool = False
-    taken: Taken = field(default_factory=dict)
+    taken: Taken | None = None
     keys: frozenset[bytes] = frozenset(KEYS)
     stage: Literal["idle", "low sent", "low came", "read", "high sent"] = "idle"
     window: Window | None = None
@@ -88,6 +89,10 @@ class Model:
     judge: Judge
     reads_resent_again: bool = True
     """Whether a partial change that the stream may have is read again after a reconnect."""
+    reads_always_again: bool = False
+    """Whether no event is partial, for every such change is read again."""
+    tells_others_what_was_found: bool = True
+    """Whether a chunk leaves out what was meanwhile found by one that saw more."""
     visible: Rows = field(default_factory=lambda: dict.fromkeys(KEYS, Version(1, True, 1)))
     replica: Rows = field(default_factory=dict)
     open: list[Transaction | None] = field(default_factory=lambda: [None] * WRITERS)
@@ -197,7 +202,8 @@ class Model:
                 resent = self.reads_resent_again and self.delivered <= self.ended_at
                 if resent:
                     self.deliveries.touched(EVENT, key, whole=False)
-                if resent or tells == "small under a new key" or self.rereads.holds(EVENT, key):
+                moved = tells == "small under a new key"
+                if self.reads_always_again or resent or moved or self.rereads.holds(EVENT, key):
                     self.rereads.add(EVENT, {key}, LSN(self.delivered - 1))
                     continue
                 self.deliveries.touched(EVENT, key, whole=False)
@@ -217,8 +223,8 @@ class Model:
     def _low_came(self, chunk: Chunk) -> None:
         chunk.stage = "low came"
         if chunk.reads_again:
-            chunk.taken = self.rereads.oldest(EVENT, len(KEYS))
-            chunk.keys = frozenset().union(*chunk.taken.values())
+            chunk.taken = chunk.taken or self.rereads.take(EVENT, len(KEYS))
+            chunk.keys = chunk.taken.keys if chunk.taken else frozenset()
         chunk.window = self.deliveries.open(EVENT)
 
     def read(self, number: int) -> None:
@@ -245,9 +251,13 @@ class Model:
             if verdict.keeps(key):
                 self.applied = self.delivered
                 self.apply(key, version)
+        kept = [key for key in found if verdict.keeps(key)]
+        if self.tells_others_what_was_found:
+            self.deliveries.found(EVENT, kept, snapshot, None)
         incomplete = verdict.incomplete.intersection(found)
         if chunk.reads_again:
             notes = self.rereads.done(EVENT, chunk.taken, incomplete | unread) if chunk.taken else []
+            chunk.taken = None
             self.run_is_stored |= bool(notes)
             return
         if incomplete:
@@ -259,7 +269,7 @@ class Model:
         self.deliveries.seen(self.snapshot())
 
     def reconnect(self, resent: int) -> None:
-        end = self.rereads.held[0].held_end if self.rereads.held else self.delivered
+        end = self.delivered if self.rereads.held_end is None else self.rereads.held_end
         self.delivered = max(0, end - resent)
         # Marks of the earlier connection are in the log still, but their rows are lost.
         self.log = [entry if isinstance(entry, Transaction) else _ignored for entry in self.log]
@@ -283,7 +293,7 @@ class Model:
         for number, chunk in enumerate(self.chunks[:CHUNKS]):
             if not self.run_is_stored or chunk.stage != "idle":
                 self._work(number)
-        while self.rereads.held:
+        while self.rereads.events:
             self._work(CHUNKS)
 
     def _work(self, number: int) -> None:
