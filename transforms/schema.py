@@ -29,6 +29,10 @@ class SchemaColumn:
     form: str = "text"
     """Only for `json_schema`; not part of the document."""
     is_array: bool = False
+    masked: str | None = None
+    """How its values are hidden: `hash`, `redact` or `null`; None: they are the source's."""
+    embed: EmbedSchema | None = None
+    """What its values are made of, where they are rows of another table."""
 
     @classmethod
     def of(cls, name: str, type_: ColumnType, *, nullable: bool) -> SchemaColumn:
@@ -36,6 +40,65 @@ class SchemaColumn:
         is_text = type_.element_oid != 0 and not type_.is_json_array
         form = Form.TEXT if is_text else type_.form
         return cls(name, type_.pg_type, type_.base_type, nullable, form.value, type_.is_json_array)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a document has it."""
+        told = {
+            "name": self.name,
+            "pg_type": self.pg_type,
+            "base_type": self.base_type,
+            "nullable": self.nullable,
+            "masked": self.masked or False,
+            "labels": [],
+        }
+        return told | {"embed": self.embed.to_dict()} if self.embed else told
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> SchemaColumn:
+        """Read what `to_dict` wrote, also of versions that knew neither masks nor embeds. Raises KeyError among others.
+
+        `form` and `is_array` are not told.
+        """
+        return cls(
+            raw["name"],
+            raw["pg_type"],
+            raw["base_type"],
+            raw["nullable"],
+            masked=raw.get("masked") or None,
+            embed=EmbedSchema.read(raw["embed"]) if raw.get("embed") else None,
+        )
+
+    @property
+    def shape(self) -> list[Any]:
+        """What a document's fingerprint is made of: name and type, and mask and embed where it has them."""
+        shape: list[Any] = [self.name, self.pg_type]
+        if self.masked or self.embed:
+            shape.append(self.masked)
+        return [*shape, self.embed.shape] if self.embed else shape
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSchema:
+    """The fields of related rows: a field of the state is an array of objects of them, or one object or null."""
+
+    many: bool
+    key: tuple[str, ...]
+    """The fields that tell one row of the array from the others, as far as they are among `columns`."""
+    columns: tuple[SchemaColumn, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a document has it."""
+        return {"many": self.many, "key": self.key, "columns": [column.to_dict() for column in self.columns]}
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> EmbedSchema:
+        """Read what `to_dict` wrote. Raises KeyError among others."""
+        return cls(raw["many"], tuple(raw["key"]), tuple(map(SchemaColumn.read, raw["columns"])))
+
+    @property
+    def shape(self) -> list[Any]:
+        """What a document's fingerprint is made of."""
+        return [self.many, self.key, [column.shape for column in self.columns]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +135,20 @@ class SchemaDocument:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with key, field names and field types."""
-        shape = [self.label, self.stream, self.key, [(column.name, column.pg_type) for column in self.columns]]
+        """Changes with key, field names, field types, masks and embeds."""
+        shape = [self.label, self.stream, self.key, [column.shape for column in self.columns]]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
     def tells_the_same_as(self, other: SchemaDocument) -> bool:
         """Whether consumers would read the same from both."""
-        return (self.fingerprint, self.rev, [column.nullable for column in self.columns]) == (
-            other.fingerprint,
-            other.rev,
-            [column.nullable for column in other.columns],
+        mine, others = (
+            (document.fingerprint, document.rev, [column.to_dict() for column in document.columns])
+            for document in (self, other)
         )
+        return mine == others
 
     def to_json(self) -> str:
         """The document as it is stored."""
-        columns = [
-            {
-                "name": column.name,
-                "pg_type": column.pg_type,
-                "base_type": column.base_type,
-                "nullable": column.nullable,
-                "masked": False,
-                "labels": [],
-            }
-            for column in self.columns
-        ]
         return json.dumps(
             {
                 "format": 1,
@@ -105,7 +157,7 @@ class SchemaDocument:
                 "streams": [self.stream],
                 "partitions": 1,
                 "key": self.key,
-                "columns": columns,
+                "columns": [column.to_dict() for column in self.columns],
                 "rev": self.rev,
                 "revisions": self.revisions or [self.names],
                 "fingerprint": self.fingerprint,
@@ -129,15 +181,12 @@ class SchemaDocument:
             raw: Mapping[str, Any] = json.loads(text)
             if raw["format"] != 1:
                 raise MalformedEntry(f"a schema document is of format {raw['format']!r}, this version reads format 1")
-            columns = tuple(
-                SchemaColumn(column["name"], column["pg_type"], column["base_type"], column["nullable"])
-                for column in raw["columns"]
-            )
+            columns = tuple(map(SchemaColumn.read, raw["columns"]))
             revisions = tuple(tuple(names) for names in raw["revisions"])
             return cls(
                 raw["type"], raw["version"], raw["streams"][0], tuple(raw["key"]), columns, raw["rev"], revisions
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise MalformedEntry(f"a schema document cannot be read: {type(error).__name__} {error}") from error
 
     def succeed(self, old: SchemaDocument) -> SchemaDocument:

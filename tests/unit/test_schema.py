@@ -9,7 +9,7 @@ import pytest
 
 from transforms.column_type import ColumnType
 from transforms.errors import MalformedEntry
-from transforms.schema import SchemaColumn, SchemaDocument, SchemaIncompatible
+from transforms.schema import EmbedSchema, SchemaColumn, SchemaDocument, SchemaIncompatible
 
 
 def field(name: str, pg_type: str = "text", oid: int = 25, *, nullable: bool = True, element: int = 0) -> SchemaColumn:
@@ -144,3 +144,47 @@ def test_a_change_that_consumers_cannot_follow_needs_a_new_version(new: SchemaDo
 )
 def test_the_fingerprint_changes_with_the_shape(other: SchemaDocument) -> None:
     assert other.fingerprint != FIRST.fingerprint
+
+
+LINES = EmbedSchema(
+    True,
+    ("id",),
+    (
+        SchemaColumn("id", "bigint", "bigint", False),
+        SchemaColumn(
+            "product",
+            "jsonb",
+            "jsonb",
+            True,
+            embed=EmbedSchema(False, (), (SchemaColumn("name", "text", "text", True, masked="hash"),)),
+        ),
+    ),
+)
+
+
+def test_masks_and_embeds_are_told_and_read_again() -> None:
+    document = SchemaDocument(
+        "order",
+        1,
+        "order",
+        ("id",),
+        (
+            SchemaColumn("id", "integer", "integer", False),
+            SchemaColumn("email", "text", "text", False, masked="redact"),
+            SchemaColumn("lines", "jsonb", "jsonb", False, embed=LINES),
+        ),
+    )
+    assert SchemaDocument.parse(document.to_json()).columns == document.columns
+
+
+def test_a_mask_and_an_embed_are_among_what_a_fingerprint_tells() -> None:
+    plain = SchemaColumn("email", "text", "text", False)
+    columns = [plain, replace(plain, masked="hash"), replace(plain, embed=LINES)]
+    columns.append(replace(plain, embed=replace(LINES, many=False)))
+    columns.append(replace(plain, embed=replace(LINES, columns=LINES.columns[:1])))
+    assert len({SchemaDocument("order", 1, "order", ("id",), (column,)).fingerprint for column in columns}) == 5
+
+
+def test_the_fingerprint_of_plain_columns_is_that_of_earlier_versions() -> None:
+    document = SchemaDocument("order", 1, "order", ("id",), (SchemaColumn("id", "integer", "integer", False),))
+    assert document.fingerprint == "a71afa91ff50d61e"
