@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from sinks.checkpoint import Checkpoints
+from sinks.children.claiming import left_children, mapped_tables
+from sinks.children.shape import keep_apart, shapes
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import SinkError
@@ -81,7 +83,7 @@ def _check_redis(
         yield Finding("error", "pipeline", f"{config.pipeline.name} does not exist in this Redis", "cdc run")
         return
     yield Finding("ok", "pipeline", f"published up to {meta.published}")
-    documents.update(control.documents(config.tables))
+    documents.update(keep_apart(config, control.documents(config.tables)))
     mapped = control.mapped_events()
     for label in config.tables:
         if label not in documents:
@@ -127,8 +129,7 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
     yield Finding("ok", "schema cdc", "exists" if there else "will be made at the first start")
     if parked:
         yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
-    for label, document in documents.items():
-        table = config.tables[label]
+    for label, table, document in mapped_tables(config, documents):
         with database.transaction():
             lacks = lacking(database, table)
             if lacks:
@@ -141,6 +142,10 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
             yield Finding("ok", f"table {table}", f"is being rebuilt: {rebuilt}")
             examination.misfits = [misfit for misfit in examination.misfits if not misfit.column]
         yield from _check_table(config, examination, mine=mine)
+    for label, document in documents.items() if there else ():
+        with database.transaction():
+            left = left_children(database, config, label, shapes(config, label, document))
+        yield from (Finding("warning", f"table {found.table}", found.reason, found.remedy) for found in left)
 
 
 def _findings(thing: str, lacks: Sequence[Lack]) -> Iterator[Finding]:
@@ -189,7 +194,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
     control = Control(client, Keys(config.pipeline.name), config.name)
     database = Database(config.address, f"cdc-sink tables {config.name}")
     try:
-        documents = control.documents(config.tables)
+        documents = keep_apart(config, control.documents(config.tables))
         if missing := [label for label in config.tables if label not in documents]:
             waited_for = control.missing(missing, config.tables)
             raise SinkError(waited_for.reason, remedy=waited_for.remedy)
@@ -202,12 +207,12 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
             registry = apply or checkpoints.schema_exists()
             known = checkpoints.read() if registry else {}
             rebuilds = _rebuilds(config, database) if registry else {}
-            for label, document in documents.items():
-                examination = examine(database, label, config.tables[label], document, registered=registry)
+            for label, table, document in mapped_tables(config, documents):
+                examination = examine(database, label, table, document, registered=registry)
                 statements += map(runnable, examination.statements)
                 name, sink = config.pipeline.name, config.name
-                if (rebuilt := rebuilds.get(config.tables[label])) is not None:
-                    statements.append(f"-- {config.tables[label]} is being rebuilt: {rebuilt}")
+                if (rebuilt := rebuilds.get(table)) is not None:
+                    statements.append(f"-- {table} is being rebuilt: {rebuilt}")
                 if apply:
                     claim(
                         database, examination, name, sink,
