@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sinks.config import SinkConfig
-from transforms.config import ConfigurationError, key_path, unknown_key
+from transforms.config import ConfigurationError, key_path
 from transforms.names import TableName, identifier_problem
 from transforms.schema import EmbedSchema, SchemaColumn, SchemaDocument
 
@@ -52,8 +52,8 @@ def keep_apart(config: SinkConfig, documents: Mapping[str, SchemaDocument]) -> d
             known = [column.name for column in document.columns if column.embed is not None]
             for name in names:
                 if name not in known:
-                    what = unknown_key(name, known) if known else f"event {label} has no embeds"
-                    mistakes.append(f"{key_path(*mapped.path, name)}: {what}")
+                    there = f"it has {', '.join(known)}" if known else "it has none"
+                    mistakes.append(f"{key_path(*mapped.path, name)}: no embed of event {label} ({there})")
         kept[label] = document.keeping_apart(*names)
     if mistakes:
         raise ConfigurationError(

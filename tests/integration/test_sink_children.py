@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 
+from tests.integration.order_harness import (
+    LINES,
+    ORDER,
+    TAGS,
+    customers_of,
+    line,
+    lines_of,
+    order,
+    remove,
+    tags_of,
+)
 from tests.integration.sink_harness import (
     Pipeline,
     Words,
     column,
+    command,
     delete,
+    mark,
     truncate,
     upsert,
     use_technique,
 )
-from transforms.schema import EmbedSchema, SchemaColumn, SchemaDocument
-
-
-def embed(name: str, *columns: SchemaColumn, key: tuple[str, ...] = (), many: bool = True) -> SchemaColumn:
-    return SchemaColumn(name, "jsonb", "jsonb", not many, embed=EmbedSchema(many, key, columns))
-
-
-PRODUCT = embed("product", column("title", "text"), many=False)
-LINES = embed(
-    "lines", column("id", "integer"), column("sku", "text"), column("price", "numeric(10,2)"), PRODUCT, key=("id",)
-)
-TAGS = embed("tags", column("word", "text"))
-CUSTOMER = embed("customer", column("id", "bigint"), column("name", "text"), key=("id",), many=False)
-ORDER = SchemaDocument(
-    "order",
-    1,
-    "order",
-    ("id",),
-    (column("id", "integer", nullable=False), column("status", "text"), LINES, TAGS, CUSTOMER),
-)
+from transforms.schema import SchemaColumn, SchemaDocument
 
 
 @pytest.fixture
@@ -46,31 +41,6 @@ def pipeline(redis_url: str, target_dsn: str, pipeline_name: str) -> Iterator[Pi
         made.tables = {"order.v1": "replica.orders"}
         made.embeds = {"order.v1": {name: f"replica.{name}" for name in ("lines", "tags", "customer")}}
         yield made
-
-
-def line(id_: int, sku: str, price: str = "1.00", title: str | None = None) -> dict[str, object]:
-    return {"id": id_, "sku": sku, "price": price, "product": title and {"title": title}}
-
-
-def order(id_: int, status: str, *lines: dict[str, object], tags: str = "", customer: Any = None) -> Words:
-    state = {"id": id_, "status": status, "lines": lines, "tags": [{"word": word} for word in tags.split()]}
-    return upsert({"id": id_}, state | {"customer": customer}, type_="order.v1")
-
-
-def remove(id_: int) -> Words:
-    return delete({"id": id_}, "order.v1")
-
-
-def lines_of(pipeline: Pipeline) -> list[tuple[Any, ...]]:
-    return pipeline.rows("SELECT order_id, id, sku FROM replica.lines ORDER BY order_id, id")
-
-
-def tags_of(pipeline: Pipeline) -> list[tuple[Any, ...]]:
-    return pipeline.rows("SELECT order_id, ordinal, word FROM replica.tags ORDER BY order_id, ordinal")
-
-
-def customers_of(pipeline: Pipeline) -> list[tuple[Any, ...]]:
-    return pipeline.rows("SELECT order_id, id, name FROM replica.customer ORDER BY order_id")
 
 
 KEYS = (
@@ -146,3 +116,108 @@ def test_a_key_change_moves_the_rows_of_children(pipeline: Pipeline) -> None:
     pipeline.transaction(remove(2), order(1, "new", line(21, "b")), stream="order")
     assert pipeline.apply() == 0
     assert lines_of(pipeline) == [(1, 21, "b"), (3, 11, "a")]
+
+
+def test_a_partial_event_and_one_of_an_older_revision_leave_absent_embeds_alone(pipeline: Pipeline) -> None:
+    older = SchemaDocument("order", 1, "order", ("id",), tuple(c for c in ORDER.columns if c.name != "tags"))
+    added = SchemaColumn("tags", "jsonb", "jsonb", True, embed=TAGS.embed)
+    newer = SchemaDocument("order", 1, "order", ("id",), (*older.columns, added)).succeed(older)
+    pipeline.describe(newer)
+    pipeline.transaction(order(1, "new", line(11, "a"), tags="x"), order(9, "", line(9, "z")), stream="order")
+    pipeline.transaction([*order(1, "new", line(11, "a"), tags="x"), b"rev", b"2"], stream="order")
+    pipeline.transaction(
+        upsert({"id": 1}, {"id": 1, "status": "b", "customer": None}, b"partial", b'["lines","tags"]', b"rev", b"2",
+               type_="order.v1"),
+        upsert({"id": 2}, {"id": 2, "status": "b", "lines": [line(1, "?")]}, b"partial", b'["customer"]',
+               type_="order.v1"),
+        order(9, "b", line(9, "y")),
+        stream="order",
+    )  # fmt: skip
+    assert pipeline.apply() == 0
+    assert pipeline.rows("SELECT id, status FROM replica.orders ORDER BY id") == [(1, "b"), (9, "b")]
+    assert lines_of(pipeline) == [(1, 11, "a"), (9, 9, "y")], "and nothing of a parent that is not there"
+    assert tags_of(pipeline) == [(1, 1, "x")]
+
+
+def test_a_quoted_embed_is_read_as_the_text_that_it_is(pipeline: Pipeline) -> None:
+    state = {"id": 1, "status": "x", "lines": json.dumps([line(1, "a")]), "tags": [], "customer": None}
+    pipeline.transaction(upsert({"id": 1}, state, b"quoted", b'["lines"]', type_="order.v1"), stream="order")
+    assert pipeline.apply() == 0
+    assert lines_of(pipeline) == [(1, 1, "a")]
+
+
+def test_a_parent_whose_child_does_not_fit_is_parked_whole_and_applied_whole_later(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    assert pipeline.apply() == 0
+    pipeline.execute("ALTER TABLE replica.lines ADD CHECK (sku <> 'bad')")
+    pipeline.transaction(order(1, "old", line(11, "a"), tags="x"), order(2, "old"), stream="order")
+    assert pipeline.apply() == 0
+    pipeline.transaction(
+        order(1, "new", line(12, "good"), line(13, "bad"), tags="y"),
+        order(2, "new", line(21, "b")),
+        order(3, "new", line(31, "bad")),
+        stream="order",
+    )
+    assert pipeline.apply() == 1
+    assert pipeline.rows("SELECT id, status FROM replica.orders ORDER BY id") == [(1, "old"), (2, "new")]
+    assert lines_of(pipeline) == [(1, 11, "a"), (2, 21, "b")]
+    assert tags_of(pipeline) == [(1, 1, "x")]
+    config = pipeline.config_file(tmp_path)
+    told = json.loads(command(config, "dead", "list", "--json")[1])
+    assert all("at table lines, constraint lines_sku_check" in event["message"] for event in told)
+    ids = [str(event["id"]) for event in told]
+    assert command(config, "dead", "retry", *ids)[0] == 1
+    assert lines_of(pipeline) == [(1, 11, "a"), (2, 21, "b")]
+    pipeline.execute("ALTER TABLE replica.lines DROP CONSTRAINT lines_sku_check")
+    assert command(config, "dead", "retry", *ids)[:2] == (0, "".join(f"{id_}: applied\n" for id_ in ids))
+    assert lines_of(pipeline) == [(1, 12, "good"), (1, 13, "bad"), (2, 21, "b"), (3, 31, "bad")]
+    assert tags_of(pipeline) == [(1, 1, "y")]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *[("lines", text) for text in ("5", '"text"', "[1]", "[[]]", "[null]", "{}")],
+        *[("lines", text) for text in ('[{"id":1},{"id":1}]', '[{"id":null}]', '[{"id":"x"}]')],
+        *[("customer", text) for text in ("5", "[]", '[{"id":1}]', '{"id":"x"}')],
+    ],
+)
+def test_what_is_no_row_of_an_embed_is_parked_alone_with_its_parent(pipeline: Pipeline, field: str, text: str) -> None:
+    state = {"id": 1, "status": "x", "lines": [], "tags": [], "customer": None, field: json.loads(text)}
+    pipeline.transaction(upsert({"id": 1}, state, type_="order.v1"), order(2, "x", line(1, "a")), stream="order")
+    assert pipeline.apply() == 1
+    assert pipeline.rows("SELECT id FROM replica.orders") == [(2,)]
+    assert (lines_of(pipeline), customers_of(pipeline)) == ([(2, 1, "a")], [])
+
+
+@pytest.mark.parametrize("key", [("id", "region"), ("region",)])
+def test_a_key_of_texts_or_of_several_columns_finds_its_children(pipeline: Pipeline, key: tuple[str, ...]) -> None:
+    columns = (column("id", "bigint"), column("region", "character(3)"), LINES)
+    pipeline.describe(SchemaDocument("order", 1, "order", key, columns))
+    pipeline.embeds = {"order.v1": {"lines": "replica.lines"}}
+
+    def placed(id_: int, region: str, *lines: object) -> Words:
+        state = {"id": id_, "region": region, "lines": lines}
+        return upsert({name: state[name] for name in key}, state, type_="order.v1")
+
+    pipeline.transaction(placed(1, "eu ", line(1, "a"), line(2, "b")), placed(2, "u's", line(1, "c")), stream="order")
+    assert pipeline.apply() == 0
+    gone = {name: {"id": 2, "region": "u's"}[name] for name in key}
+    pipeline.transaction(placed(1, "eu ", line(2, "B")), delete(gone, "order.v1"), stream="order")
+    assert pipeline.apply() == 0
+    assert pipeline.rows("SELECT order_region, id, sku FROM replica.lines") == [("eu ", 2, "B")]
+    assert dict(pipeline.rows(KEYS))["lines"] == " ".join([*(f"order_{name}" for name in key), "id"])
+
+
+def test_a_run_sweeps_children_of_rows_that_the_source_has_no_more(pipeline: Pipeline) -> None:
+    pipeline.transaction(order(1, "old", line(1, "a")), order(2, "old", line(1, "b"), tags="x"), stream="order")
+    assert pipeline.apply() == 0
+    pipeline.execute("INSERT INTO replica.lines (order_id, id) VALUES (77, 1)")
+    seen = [*order(1, "new", line(2, "c")), b"origin", b"snapshot"]
+    pipeline.transaction(mark("run-begin", "r", "order.v1"), seen, stream="order")
+    pipeline.transaction(order(3, "live", line(1, "d")), mark("run-end", "r", "order.v1"), stream="order")
+    assert pipeline.apply() == 0
+    assert lines_of(pipeline) == [(1, 2, "c"), (3, 1, "d")]
+    assert tags_of(pipeline) == []
+    assert pipeline.rows("SELECT count(*) FROM cdc.replica WHERE run IS NOT NULL") == [(0,)]
