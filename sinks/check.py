@@ -24,7 +24,6 @@ from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys
-from transforms.names import TableName
 from transforms.position import START
 from transforms.redis_server import NEEDED, is_too_old, may_evict
 from transforms.schema import SchemaDocument
@@ -129,7 +128,7 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
     yield Finding("ok", "schema cdc", "exists" if there else "will be made at the first start")
     if parked:
         yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
-    for label, table, document in mapped_tables(config, documents):
+    for event, label, table, document in mapped_tables(config, documents):
         with database.transaction():
             lacks = lacking(database, table)
             if lacks:
@@ -137,7 +136,7 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
                 continue
             examination = examine(database, label, table, document, registered=there)
             mine = not examination.exists or owns(database, table)
-            rebuilt = _rebuilds(config, database).get(table) if there else None
+            rebuilt = _rebuilds(config, database).get(event) if there else None
         if rebuilt is not None:
             yield Finding("ok", f"table {table}", f"is being rebuilt: {rebuilt}")
             examination.misfits = [misfit for misfit in examination.misfits if not misfit.column]
@@ -182,10 +181,10 @@ def _complete(mend: str) -> str:
     return mend if mend.startswith("--") else f"{mend};"
 
 
-def _rebuilds(config: SinkConfig, database: Database) -> dict[TableName, Record]:
-    """What is being rebuilt, in the transaction in hand."""
-    records = Records(database, config.pipeline.name, config.name)
-    return {record.table: record for record in records.in_hand()}
+def _rebuilds(config: SinkConfig, database: Database) -> dict[str, Record]:
+    """What is being rebuilt, by event, in the transaction in hand."""
+    records = Records(database, config.pipeline.name, config.name).in_hand()
+    return {record.event: record for record in records if config.tables.get(record.event) == record.table}
 
 
 def tables(config: SinkConfig, *, apply: bool) -> list[str]:
@@ -207,11 +206,11 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
             registry = apply or checkpoints.schema_exists()
             known = checkpoints.read() if registry else {}
             rebuilds = _rebuilds(config, database) if registry else {}
-            for label, table, document in mapped_tables(config, documents):
+            for event, label, table, document in mapped_tables(config, documents):
                 examination = examine(database, label, table, document, registered=registry)
                 statements += map(runnable, examination.statements)
                 name, sink = config.pipeline.name, config.name
-                if (rebuilt := rebuilds.get(table)) is not None:
+                if (rebuilt := rebuilds.get(event)) is not None:
                     statements.append(f"-- {table} is being rebuilt: {rebuilt}")
                 if apply:
                     claim(

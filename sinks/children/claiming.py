@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 class MappedTable(NamedTuple):
     """A table that a sink keeps: of an event, or of one of its embeds."""
 
+    event: str
+    """The event's label, `order.v1`."""
     label: str
+    """Under which it is registered: the event's, `order.v1.lines` for an embed."""
     table: TableName
     document: SchemaDocument
 
@@ -31,9 +34,9 @@ class MappedTable(NamedTuple):
 def mapped_tables(config: SinkConfig, documents: Mapping[str, SchemaDocument]) -> Iterator[MappedTable]:
     """Every table of these events, each event's own first. Raises ConfigurationError."""
     for label, document in documents.items():
-        yield MappedTable(label, config.tables[label], document)
+        yield MappedTable(label, label, config.tables[label], document)
         for shape in shapes(config, label, document):
-            yield MappedTable(shape.label, shape.table, shape.document)
+            yield MappedTable(label, shape.label, shape.table, shape.document)
 
 
 def claim_children(
