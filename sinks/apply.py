@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
-from sinks.bulk import upsert_many
 from sinks.compaction import Change, Group, Step, TypeChanges
 from sinks.dead_events import BLOCKED, ROW_MISSING, ParkingLot
 from sinks.errors import DataRefused
-from sinks.postgres import Database, compose, identifier
+from sinks.postgres import Database
 from sinks.rebuild.filling import Rebuild, takes_rows
 from sinks.replica import Replica
-from sinks.statements import delete, update, upsert
 from sinks.sweep import apply_mark, note_seen
+from sinks.whole_rows import amend, remove, remove_all, truncate, write
 from transforms.event import Mark
 
 Operation = Callable[[Sequence[Change]], None]
@@ -66,7 +65,7 @@ class Applier:
         if rebuild is not None:
             with rebuild.on_shadow():
                 if rebuild.empties_shadow(mark):
-                    self._database.execute(compose("TRUNCATE {}", identifier(rebuild.shadow.table)))
+                    truncate(self._database, rebuild.shadow)
                 apply_mark(self._database, rebuild.shadow, mark)
 
     def _apply_type(self, label: str, changes: TypeChanges) -> None:
@@ -96,18 +95,18 @@ class _TableApplier:
         """See `Applier.apply`."""
         parking, label = self._parking, replica.label
         if changes.truncate:
-            self._database.execute(compose("DELETE FROM {}", identifier(replica.table)))
+            remove_all(self._database, replica)
             parking.heal_all(label)
         for round_ in changes.rounds:
             if round_.deletes:
                 parking.heal(label, round_.deletes)
-                self._attempt(label, partial(delete, self._database, replica), round_.deletes)
+                self._attempt(label, partial(remove, self._database, replica), round_.deletes)
             for group in round_.upserts:
                 if group.partial:
                     self._apply_partial(replica, group)
                 else:
                     parking.heal(label, group.changes)
-                    self._attempt(label, partial(upsert_many, self._database, replica), group.changes)
+                    self._attempt(label, partial(write, self._database, replica), group.changes)
                 self._note_seen(replica, group.changes)
 
     def _apply_partial(self, replica: Replica, group: Group) -> None:
@@ -120,7 +119,7 @@ class _TableApplier:
             changes = [change for change in changes if change.key not in blocked]
         if changes:
             missing: list[Change] = []
-            self._attempt(replica.label, lambda part_: missing.extend(update(self._database, replica, part_)), changes)
+            self._attempt(replica.label, lambda part_: missing.extend(amend(self._database, replica, part_)), changes)
             if replica.filled:  # else the snapshot brings the row
                 for change in missing:
                     self._parking.park(replica.label, change, ROW_MISSING)
@@ -165,9 +164,9 @@ class _TableApplier:
 def apply_one(database: Database, replica: Replica, change: Change) -> bool:
     """Apply a single change; False: a partial one whose row does not exist."""
     if change.state is None:
-        delete(database, replica, [change])
+        remove(database, replica, [change])
     elif change.partial:
-        return not update(database, replica, [change])
+        return not amend(database, replica, [change])
     else:
-        upsert(database, replica, [change])
+        write(database, replica, [change])
     return True

@@ -15,6 +15,7 @@ from sinks.compaction import Change
 from sinks.postgres import Database, compose, identifier, listed
 from sinks.replica import Replica
 from sinks.statements import missing_rows, of_keys, upsert
+from transforms.schema import SchemaDocument
 
 COPY_ROWS: Final = 1_000
 COPY_BYTES: Final = 1024 * 1024
@@ -29,7 +30,7 @@ def upsert_many(database: Database, replica: Replica, changes: Sequence[Change],
     fields = replica.fields(first.rev)
     write = None
     if _is_much(changes, copy_rows) and not first.quoted:
-        write = copy_text.line_writer(document.revisions[first.rev - 1], document.base_types, fields)
+        write = copy_text.line_writer(document.revisions[first.rev - 1], _types(document), fields)
     if write is None:
         upsert(database, replica, changes)
         return
@@ -46,6 +47,12 @@ def upsert_many(database: Database, replica: Replica, changes: Sequence[Change],
     database.copy(statement, _pieces(write, new, others))
     if others:
         upsert(database, replica, others)
+
+
+def _types(document: SchemaDocument) -> dict[str, str]:
+    """Field -> its base type. An embed is read like json: its text may be without the spaces of jsonb's."""
+    columns = (*document.columns, *document.apart)
+    return {column.name: "json" if column.embed is not None else column.base_type for column in columns}
 
 
 def _is_much(changes: Sequence[Change], copy_rows: int) -> bool:

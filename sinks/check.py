@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from sinks.checkpoint import Checkpoints
+from sinks.children.claiming import left_children, mapped_tables
+from sinks.children.shape import keep_apart, shapes
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import SinkError
@@ -22,7 +24,6 @@ from transforms.config import ConfigurationError
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys
-from transforms.names import TableName
 from transforms.position import START
 from transforms.redis_server import NEEDED, is_too_old, may_evict
 from transforms.schema import SchemaDocument
@@ -81,7 +82,7 @@ def _check_redis(
         yield Finding("error", "pipeline", f"{config.pipeline.name} does not exist in this Redis", "cdc run")
         return
     yield Finding("ok", "pipeline", f"published up to {meta.published}")
-    documents.update(control.documents(config.tables))
+    documents.update(keep_apart(config, control.documents(config.tables)))
     mapped = control.mapped_events()
     for label in config.tables:
         if label not in documents:
@@ -127,8 +128,7 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
     yield Finding("ok", "schema cdc", "exists" if there else "will be made at the first start")
     if parked:
         yield Finding("warning", "parked events", str(parked), f"cdc-sink dead {config.name} list")
-    for label, document in documents.items():
-        table = config.tables[label]
+    for event, label, table, document in mapped_tables(config, documents):
         with database.transaction():
             lacks = lacking(database, table)
             if lacks:
@@ -136,11 +136,15 @@ def _check_database(config: SinkConfig, database: Database, documents: dict[str,
                 continue
             examination = examine(database, label, table, document, registered=there)
             mine = not examination.exists or owns(database, table)
-            rebuilt = _rebuilds(config, database).get(table) if there else None
+            rebuilt = _rebuilds(config, database).get(event) if there else None
         if rebuilt is not None:
             yield Finding("ok", f"table {table}", f"is being rebuilt: {rebuilt}")
             examination.misfits = [misfit for misfit in examination.misfits if not misfit.column]
         yield from _check_table(config, examination, mine=mine)
+    for label, document in documents.items() if there else ():
+        with database.transaction():
+            left = left_children(database, config, label, shapes(config, label, document))
+        yield from (Finding("warning", f"table {found.table}", found.reason, found.remedy) for found in left)
 
 
 def _findings(thing: str, lacks: Sequence[Lack]) -> Iterator[Finding]:
@@ -177,10 +181,10 @@ def _complete(mend: str) -> str:
     return mend if mend.startswith("--") else f"{mend};"
 
 
-def _rebuilds(config: SinkConfig, database: Database) -> dict[TableName, Record]:
-    """What is being rebuilt, in the transaction in hand."""
-    records = Records(database, config.pipeline.name, config.name)
-    return {record.table: record for record in records.in_hand()}
+def _rebuilds(config: SinkConfig, database: Database) -> dict[str, Record]:
+    """What is being rebuilt, by event, in the transaction in hand."""
+    records = Records(database, config.pipeline.name, config.name).in_hand()
+    return {record.event: record for record in records if config.tables.get(record.event) == record.table}
 
 
 def tables(config: SinkConfig, *, apply: bool) -> list[str]:
@@ -189,7 +193,7 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
     control = Control(client, Keys(config.pipeline.name), config.name)
     database = Database(config.address, f"cdc-sink tables {config.name}")
     try:
-        documents = control.documents(config.tables)
+        documents = keep_apart(config, control.documents(config.tables))
         if missing := [label for label in config.tables if label not in documents]:
             waited_for = control.missing(missing, config.tables)
             raise SinkError(waited_for.reason, remedy=waited_for.remedy)
@@ -202,12 +206,12 @@ def tables(config: SinkConfig, *, apply: bool) -> list[str]:
             registry = apply or checkpoints.schema_exists()
             known = checkpoints.read() if registry else {}
             rebuilds = _rebuilds(config, database) if registry else {}
-            for label, document in documents.items():
-                examination = examine(database, label, config.tables[label], document, registered=registry)
+            for event, label, table, document in mapped_tables(config, documents):
+                examination = examine(database, label, table, document, registered=registry)
                 statements += map(runnable, examination.statements)
                 name, sink = config.pipeline.name, config.name
-                if (rebuilt := rebuilds.get(config.tables[label])) is not None:
-                    statements.append(f"-- {config.tables[label]} is being rebuilt: {rebuilt}")
+                if (rebuilt := rebuilds.get(event)) is not None:
+                    statements.append(f"-- {table} is being rebuilt: {rebuilt}")
                 if apply:
                     claim(
                         database, examination, name, sink,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from sinks.apply import apply_one
 from sinks.checkpoint import Checkpoints
+from sinks.children.claiming import load_children
+from sinks.children.shape import keep_apart, shapes
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.dead_events import ROW_MISSING, DeadEvent, DeadEvents
@@ -65,7 +67,7 @@ class DeadCommands:
         client = connect(self._config.transport.address)
         control = Control(client, Keys(self._config.pipeline.name), self._config.name)
         try:
-            documents = control.documents(self._config.tables)
+            documents = keep_apart(self._config, control.documents(self._config.tables))
         finally:
             control.close()
         outcome: dict[int, str | None] = {}
@@ -89,8 +91,9 @@ class DeadCommands:
                         f"event {event.id} follows {first}, parked of the same row",
                         remedy=f"Retry those first: `cdc-sink dead {self._config.name} retry {first}`.",
                     )
-                table = self._config.tables[event.type]
-                replica = load(self._database, examine(self._database, event.type, table, documents[event.type]))
+                table, document = self._config.tables[event.type], documents[event.type]
+                replica = load(self._database, examine(self._database, event.type, table, document))
+                load_children(self._database, replica, shapes(self._config, event.type, document))
                 self._database.execute(b"SAVEPOINT retry")
                 try:
                     refusal = None if apply_one(self._database, replica, event.change) else ROW_MISSING

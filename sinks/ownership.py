@@ -107,9 +107,9 @@ def _remedy(misfits: Sequence[Misfit], sink: str, examination: Examination) -> s
     mend = "".join(f"\n{misfit.mend};" for misfit in misfits)
     if examination.owner is not None and all(misfit.column for misfit in misfits):
         return (
-            f"Run `cdc-sink rebuild {sink} {examination.label}` and start the worker again, which fills a new table"
-            " while this one can be read. Or run this in the replica's database, which locks the table while it is"
-            f" rewritten:{mend}"
+            f"Run `cdc-sink rebuild {sink} {examination.document.label}` and start the worker again, which fills a new"
+            " table while this one can be read. Or run this in the replica's database, which locks the table while it"
+            f" is rewritten:{mend}"
         )
     return f"Run this in the replica's database, then start the worker again:{mend}"
 

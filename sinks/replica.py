@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
+from sinks.children.child import Child
 from sinks.postgres import Database, Statement, compose, identifier, listed, literal, part, readable, verbatim
 from transforms.names import TableName
 from transforms.schema import SchemaDocument
@@ -52,10 +53,17 @@ class Replica:
     """The snapshot run in hand."""
     unseen_table: str | None = None
     """In schema cdc: the keys that the table had when that run began, less those seen since; None: it had none."""
+    children: tuple[Child, ...] = ()
+
+    @property
+    def all_tables(self) -> list[str]:
+        """The table and those of its children, as SQL names them."""
+        return [str(table) for table in (self.table, *(child.table for child in self.children))]
 
     def fields(self, rev: int) -> tuple[str, ...]:
         """The fields of a revision that the table has a column for."""
-        return tuple(name for name in self.document.revisions[rev - 1] if name in self.types)
+        own = self.types.keys() & set(self.document.names)
+        return tuple(name for name in self.document.revisions[rev - 1] if name in own)
 
 
 class Misfit(NamedTuple):
@@ -128,19 +136,35 @@ def examine(
             found.statements.append(add)
         else:
             _check_type(found, columns[name], *types[name])
+    for column in document.apart:
+        if column.name in columns:
+            drop = compose("ALTER TABLE {} DROP COLUMN {}", identifier(table), identifier(column.name))
+            found.warnings.append(
+                f"column {column.name} stays as it is, since the embed has a table of its own: {readable(drop)};"
+            )
     _check_rest(database, found, columns)
     return found
 
 
 def load(database: Database, examination: Examination) -> Replica:
     """The table as it is now, in the transaction that has made it fit and registered it."""
-    table = str(examination.table)
-    types = {row[0]: row[1] for row in database.rows(_COLUMNS, [table])}
-    equals = {row[0]: f"OPERATOR({row[1]})" for row in database.rows(_KEY, [table])}
+    table = examination.table
+    types, equals = columns_of(database, table), key_of(database, table)
     state = database.row(
-        b"SELECT filled, wants_snapshot, asked_run, run, unseen_table FROM cdc.replica WHERE table_name = %s", [table]
+        b"SELECT filled, wants_snapshot, asked_run, run, unseen_table FROM cdc.replica WHERE table_name = %s",
+        [str(table)],
     )
-    return Replica(examination.label, examination.table, examination.document, types, equals, *state)
+    return Replica(examination.label, table, examination.document, types, equals, *state)
+
+
+def columns_of(database: Database, table: TableName) -> dict[str, str]:
+    """Column -> type, as the target names it."""
+    return {row[0]: row[1] for row in database.rows(_COLUMNS, [str(table)])}
+
+
+def key_of(database: Database, table: TableName) -> dict[str, str]:
+    """Column of the primary key -> the operator by which it compares, `OPERATOR(pg_catalog.=)`."""
+    return {row[0]: f"OPERATOR({row[1]})" for row in database.rows(_KEY, [str(table)])}
 
 
 def _wanted_types(database: Database, document: SchemaDocument, found: Examination) -> dict[str, tuple[str, int]]:

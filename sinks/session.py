@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sinks.checkpoint import Checkpoint, Checkpoints
+from sinks.children.claiming import claim_children, left_children, load_children, tell_left
+from sinks.children.shape import keep_apart, shapes
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole, TableReplaced
@@ -110,7 +112,7 @@ class Opener:
                 f"pipeline {self._keys.pipeline} does not exist in Redis yet",
                 "Start the reader, `cdc run`, which makes it; or correct pipeline.name or transport.url.",
             )
-        documents = control.documents(self._config.tables)
+        documents = keep_apart(self._config, control.documents(self._config.tables))
         if missing := [label for label in self._config.tables if label not in documents]:
             return control.missing(missing, self._config.tables)
         streams: dict[str, dict[bytes, str]] = {}
@@ -156,7 +158,7 @@ class Opener:
                         failed = failed or rebuild is None
             session.left = self._checkpoints.forget_others(list(session.checkpoints))
             kept = [*session.replicas.values(), *(rebuild.shadow for rebuild in session.rebuilds.values())]
-            forget_left(self._database, pipeline, sink, [str(replica.table) for replica in kept])
+            forget_left(self._database, pipeline, sink, [table for replica in kept for table in replica.all_tables])
         if failed:  # and the table that it was to replace may not fit
             raise RebuildMoved("a rebuild cannot be begun")
         log.info("sink %s of pipeline %s works on %s", sink, pipeline, _listed(list(session.checkpoints)))
@@ -177,21 +179,27 @@ class Opener:
         complete: bool,
     ) -> None:
         config, table = self._config, self._config.tables[label]
+        wanted, lacks = shapes(config, label, document), not (begins and complete)
         require(self._database, [table])
         examination = examine(self._database, label, table, document)
         for warning in examination.warnings:
             log.warning("%s: %s", table, warning)
         if begins and examination.owner is not None:  # rows of another life of the streams
             forget_rows(self._database, str(table), even_if_new=examination.has_rows or not complete)
-        session.replicas[label] = claim(
+        left = tell_left(left_children(self._database, config, label, wanted))
+        if claim_children(self._database, config, wanted, wants_snapshot=lacks, is_rebuilt=record is not None) or left:
+            forget_rows(self._database, str(table))
+        replica = claim(
             self._database,
             examination,
             config.pipeline.name,
             config.name,
             adopt=config.adopt,
-            wants_snapshot=not (begins and complete),
+            wants_snapshot=lacks,
             is_rebuilt=record is not None,
         )
+        load_children(self._database, replica, wanted)
+        session.replicas[label] = replica
 
     def tell_places(self, session: Session, reader: StreamReader) -> None:
         """Have the reader keep what this session needs, and no more, before anything of it may be trimmed."""
@@ -268,7 +276,7 @@ class Opener:
 
     def require_same_tables(self, session: Session) -> None:
         """Raises TableReplaced, for a new session to be opened, which has the table filled, or leaves it alone."""
-        tables = [str(replica.table) for replica in session.replicas.values()]
+        tables = [table for replica in session.replicas.values() for table in replica.all_tables]
         with self._database.transaction():
             given_away = not_registered(self._database, self._config.pipeline.name, self._config.name, tables)
             others = replaced(self._database, tables)

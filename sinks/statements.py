@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import LiteralString
 
+from sinks.children.child import Child
 from sinks.compaction import Change
 from sinks.errors import DataRefused, Refusal
 from sinks.postgres import Database, JsonText, Part, Statement, compose, identifier, listed, part, verbatim
@@ -102,9 +103,14 @@ def on_conflict(key: Sequence[str], fields: Sequence[str]) -> Part:
 
 
 def of_keys(
-    template: LiteralString, replica: Replica, changes: Sequence[Change], **parts: Part
+    template: LiteralString, replica: Replica, changes: Sequence[Change], child: Child | None = None, **parts: Part
 ) -> tuple[Statement, str | JsonText]:
-    """A statement, and its parameter, about the rows `t` that have the `{keys}` of changes. `{table}`: the replica."""
+    """A statement, and its parameter, about the rows `t` that have the `{keys}` of changes. `{table}`: the replica.
+
+    `child`: the rows are of this table, `{child}`, and have the changes' keys as their parents'.
+    """
+    if child is not None:
+        parts["child"] = identifier(child.table)
     table, [first, *others] = identifier(replica.table), replica.document.key
     parts["table"] = table
     if replica.types[first] in _ARRAYS and not others:  # which is read, and looked for, much faster than JSON
@@ -115,7 +121,7 @@ def of_keys(
             raise DataRefused(NOT_A_ROW) from None
         statement = compose(
             template.replace("{keys}", "t.{_name} = ANY (%s::pg_catalog.{_array})"),
-            _name=identifier(first),
+            _name=identifier(child.shape.parents[first] if child else first),
             _array=verbatim(_ARRAYS[replica.types[first]]),
             **parts,
         )
@@ -124,7 +130,7 @@ def of_keys(
         template.replace(
             "{keys}", "EXISTS (SELECT FROM json_populate_recordset(NULL::{table}, %s::json) AS k WHERE {_same})"
         ),
-        _same=same_key(replica),
+        _same=same_parent(child) if child else same_key(replica),
         **parts,
     )
     return statement, array_of([change.key for change in changes])
@@ -149,6 +155,17 @@ def same_key(replica: Replica) -> Part:
         [
             part("t.{name} {equals} k.{name}", name=identifier(name), equals=verbatim(operator))
             for name, operator in replica.equals.items()
+        ],
+        " AND ",
+    )
+
+
+def same_parent(child: Child) -> Part:
+    """The condition that row `t` of a child table belongs to the parent with the key of `k`."""
+    return listed(
+        [
+            part("t.{} {} k.{}", identifier(child.shape.parents[name]), verbatim(operator), identifier(name))
+            for name, operator in child.equals.items()
         ],
         " AND ",
     )

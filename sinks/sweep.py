@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
+from sinks.children.sweep import begin_children, sweep_children
 from sinks.compaction import Change
 from sinks.postgres import Database, Part, compose, identifier, listed
 from sinks.replica import Replica, unseen_table_name
@@ -53,6 +54,7 @@ def _begin(database: Database, replica: Replica, run: str) -> None:
         database.execute(compose("CREATE INDEX ON {} ({})", unseen, key))
     replica.run = run
     _store(database, replica)
+    begin_children(database, replica)
     log.info("snapshot run of %s begins", replica.label)
 
 
@@ -66,6 +68,7 @@ def _end(database: Database, replica: Replica) -> None:
             same_key(replica),
         )
         swept = database.execute(statement)
+    sweep_children(database, replica)
     _drop(database, replica)
     replica.run, replica.asked_run, replica.filled = None, None, True
     _store(database, replica)

@@ -113,6 +113,8 @@ class SchemaDocument:
     rev: int = 1
     revisions: tuple[tuple[str, ...], ...] = ()
     """The field names of each revision; the last is the present one."""
+    apart: tuple[SchemaColumn, ...] = ()
+    """Fields that a sink keeps outside of the event's own table, and not among its `columns`; never stored."""
 
     @property
     def label(self) -> str:
@@ -126,12 +128,12 @@ class SchemaDocument:
 
     def names_all(self, *fields: Sequence[str]) -> bool:
         """Whether it has all of these fields."""
-        return set().union(*fields) <= set(self.names)
+        return set().union(*fields) <= {column.name for column in (*self.columns, *self.apart)}
 
-    @property
-    def base_types(self) -> dict[str, str]:
-        """Field -> its type, with domains resolved."""
-        return {column.name: column.base_type for column in self.columns}
+    def keeping_apart(self, *names: str) -> SchemaDocument:
+        """The document with these fields outside of the event's own table."""
+        kept = tuple(column for column in self.columns if column.name not in names)
+        return replace(self, columns=kept, apart=tuple(column for column in self.columns if column.name in names))
 
     @property
     def fingerprint(self) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sinks.checkpoint import Checkpoints
+from sinks.children.shape import keep_apart
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import AccessDenied, DataRefused, RebuildFailed, RebuildRefused, TargetRefused
 from sinks.postgres import Database
 from sinks.privileges import require
+from sinks.rebuild.parts import parts_of
 from sinks.rebuild.record import Record, Records
 from sinks.rebuild.shadow import make, require_free_way, shadow_name
 from sinks.replica import examine
@@ -70,6 +72,8 @@ class RebuildCommand:
             id_ = self._records.add(record)
             is_at_work = self._checkpoints.is_at_work()
         say(f"asked for: {self._table} is filled anew as {record.shadow}, which then takes its place")
+        for part, _ in parts_of(self._config, record, document)[1:]:
+            say(f"with it: {part.table}, as {part.shadow}")
         if not is_at_work:
             say(f"no worker of sink {self._config.name} is at work: start `cdc-sink run {self._config.name}`")
         return id_
@@ -120,7 +124,7 @@ class RebuildCommand:
             raise RebuildRefused(
                 f"no schema document is published of {self._label}", remedy="Start the reader: `cdc run`."
             )
-        return documents[self._label]
+        return keep_apart(self._config, documents)[self._label]
 
     def _in_hand(self) -> Record | None:
         return next((record for record in self._records.in_hand(hold=True) if record.table == self._table), None)
@@ -136,17 +140,20 @@ class RebuildCommand:
 
     def _rehearse(self, record: Record, document: SchemaDocument) -> None:
         """Find out now what the worker would find out: make the shadow, and unmake it."""
-        found = examine(self._database, self._label, self._table, document)
-        if not found.exists or found.owner != (self._config.pipeline.name, self._config.name, self._label):
-            raise RebuildRefused(
-                f"{self._table} is not a replica of {self._label} that sink {self._config.name} keeps",
-                remedy=f"Start `cdc-sink run {self._config.name}`, which makes it; `cdc-sink check` tells whose it is.",
-            )
-        require(self._database, [record.shadow], make=True)
-        require_free_way(self._database, record, found)
+        parts, sink = parts_of(self._config, record, document), self._config.name
+        for part, of_part in parts:
+            found = examine(self._database, part.event, part.table, of_part)
+            if not found.exists or found.owner != (self._config.pipeline.name, sink, part.event):
+                raise RebuildRefused(
+                    f"{part.table} is not a replica of {part.event} that sink {sink} keeps",
+                    remedy=f"Start `cdc-sink run {sink}`, which makes it; `cdc-sink check` tells whose it is.",
+                )
+            require(self._database, [part.shadow], make=True)
+            require_free_way(self._database, part, found)
         self._database.execute(b"SAVEPOINT rehearsal")
         try:
-            make(self._database, record, document)
+            for part, of_part in parts:
+                make(self._database, part, of_part)
         except (AccessDenied, DataRefused, TargetRefused) as error:
             raise RebuildRefused(
                 f"{self._table} cannot be rebuilt: {error}", remedy="Change what the server names, then ask again."

@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sinks.checkpoint import Checkpoint, Checkpoints
+from sinks.children.claiming import load_children
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import CheckpointMoved, DataRefused, RebuildMoved, SinkError, TargetLocked
 from sinks.ownership import claim
 from sinks.postgres import Database, compose, identifier
 from sinks.rebuild.filling import Rebuild
+from sinks.rebuild.parts import Part, parts_of, shadow_shapes
 from sinks.rebuild.record import Record, Records
 from sinks.rebuild.shadow import carry, fits, make, require_free_way
 from sinks.rebuild.swap import lock, older_transactions, swap
-from sinks.replica import examine
+from sinks.replica import Examination, examine
 from transforms.schema import SchemaDocument
 
 LOCK_WAIT = "500ms"
@@ -81,24 +83,31 @@ class Rebuilding:
         return rebuild
 
     def _prepare(self, record: Record, document: SchemaDocument, stream: str, *, begins: bool) -> Rebuild:
-        database, label = self._database, record.shadow_label
-        live = examine(database, record.event, record.table, document)
-        shadow = examine(database, label, record.shadow, document)
-        is_ours = shadow.exists and shadow.owner == (self._config.pipeline.name, self._config.name, label)
-        if record.state == "asked" or begins or not is_ours or shadow.misfits:
-            require_free_way(database, record, live)
+        database, parts = self._database, parts_of(self._config, record, document)
+        lives = [examine(database, part.event, part.table, of_part) for part, of_part in parts]
+        shadows = self._examine_shadows(parts)
+        names = sorted(str(part.shadow) for part, _ in parts)
+        is_whole = self._records.shadows(record) == names and all(each.exists and not each.misfits for each in shadows)
+        if record.state == "asked" or begins or not is_whole:
+            for (part, _), live in zip(parts, lives, strict=True):
+                require_free_way(database, part, live)
             self._records.drop_shadow(record)
-            make(database, record, document)
+            for part, of_part in parts:
+                make(database, part, of_part)
             self._records.begin(record.id)
             self._prepared.discard(record.id)
             self._awaited.pop(record.id, None)
-            shadow = examine(database, label, record.shadow, document)
+            shadows = self._examine_shadows(parts)
             log.info("rebuilding %s: %s is made", record.table, record.shadow)
-        names = self._config.pipeline.name, self._config.name
-        replica = claim(database, shadow, *names, adopt=False, wants_snapshot=False)
+        sink = self._config.pipeline.name, self._config.name
+        replica, *_ = [claim(database, shadow, *sink, adopt=False, wants_snapshot=False) for shadow in shadows]
+        load_children(database, replica, shadow_shapes(self._config, record, document))
         stored = self._records.find(record.id)
         assert stored is not None
-        return Rebuild(stored, replica, stream, fits(live))
+        return Rebuild(stored, replica, stream, all(map(fits, lives)))
+
+    def _examine_shadows(self, parts: Sequence[Part]) -> list[Examination]:
+        return [examine(self._database, part.shadow_label, part.shadow, document) for part, document in parts]
 
     # --- a session has begun -----------------------------------------------------------------------------------------
 
@@ -166,8 +175,9 @@ class Rebuilding:
         reason = self._wait_for_older(record.id)
         if reason is None:
             try:
-                self._prepare_swap(record)
-                self._swap(rebuild, checkpoint)
+                parts = parts_of(self._config, record, rebuild.shadow.document)
+                self._prepare_swap(parts)
+                self._swap(record, parts, checkpoint)
             except TargetLocked:
                 reason = f"waits for who holds a lock on {record.table}"
             except (CheckpointMoved, RebuildMoved):
@@ -193,25 +203,29 @@ class Rebuilding:
         pids = ", ".join(str(pid) for pid in sorted(left.values()))
         return f"waits for transactions that began before it was filled (PID {pids})" if left else None
 
-    def _prepare_swap(self, record: Record) -> None:
-        """What would take too long under the live table's lock."""
+    def _prepare_swap(self, parts: Sequence[Part]) -> None:
+        """What would take too long under the live tables' locks."""
+        id_ = parts[0].record.id
         with self._database.transaction():
-            self._records.hold([record.id])
-            if carry(self._database, record) or record.id not in self._prepared:
-                self._database.execute(compose("ANALYZE {}", identifier(record.shadow)))
-        self._prepared.add(record.id)
+            self._records.hold([id_])
+            for part, _ in parts:
+                if carry(self._database, part) or id_ not in self._prepared:
+                    self._database.execute(compose("ANALYZE {}", identifier(part.shadow)))
+        self._prepared.add(id_)
 
-    def _swap(self, rebuild: Rebuild, checkpoint: Checkpoint) -> None:
-        database, record = self._database, rebuild.record
+    def _swap(self, record: Record, parts: Sequence[Part], checkpoint: Checkpoint) -> None:
+        database = self._database
         with database.transaction():
             self._checkpoints.lock(checkpoint)
             self._records.hold([record.id])
             database.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'".encode())
-            lock(database, record)
-            require_free_way(database, record, examine(database, record.event, record.table, rebuild.shadow.document))
-            if carry(database, record):  # made since a moment ago
-                raise TargetLocked("an index was made meanwhile")
-            swap(database, record)
+            for part, _ in parts:
+                lock(database, part)
+            for part, document in parts:
+                require_free_way(database, part, examine(database, part.event, part.table, document))
+                if carry(database, part):  # made since a moment ago
+                    raise TargetLocked("an index was made meanwhile")
+                swap(database, part)
             self._records.end(record.id, "done")
             self._checkpoints.advance(checkpoint, checkpoint.position, checkpoint.applied_lsn)
 

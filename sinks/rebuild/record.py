@@ -154,15 +154,22 @@ class Records:
             )
         self.end(record.id, state, reason)
 
+    def shadows(self, record: Record) -> list[str]:
+        """The tables that are registered as its shadow or that of one of its embeds, as SQL names them."""
+        query = b"SELECT table_name FROM cdc.replica" + _OF_SINK + b" AND (table_name = %s AND event = %s"
+        query += b" OR starts_with(event, %s) AND right(event, length(%s)) = %s) ORDER BY table_name"
+        of_embeds = [f"{record.event}.", _SHADOW_SUFFIX, _SHADOW_SUFFIX]
+        rows = self._database.rows(query, [*self._sink, str(record.shadow), record.shadow_label, *of_embeds])
+        return [table for (table,) in rows]
+
     def drop_shadow(self, record: Record) -> None:
-        """Remove the shadow, as far as it is there, with all that is known of it. A table of others stays."""
+        """Remove what `shadows` names, as far as it is there, with all that is known of it. A table of others stays."""
         registered = self._database.rows(
-            b"DELETE FROM cdc.replica WHERE table_name = %s AND pipeline = %s AND sink = %s AND event = %s"
-            b" RETURNING unseen_table",
-            [str(record.shadow), *self._sink, record.shadow_label],
+            b"DELETE FROM cdc.replica WHERE table_name = ANY(%s) RETURNING table_name, unseen_table",
+            [self.shadows(record)],
         )
-        for (unseen_table,) in registered:
-            self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(record.shadow)))
+        for table, unseen_table in registered:
+            self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName.parse(table))))
             if unseen_table is not None:
                 self._database.execute(compose("DROP TABLE IF EXISTS {}", identifier(TableName("cdc", unseen_table))))
         self._database.execute(

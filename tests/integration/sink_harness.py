@@ -18,9 +18,10 @@ import psycopg
 import pytest
 import redis
 
-from sinks import apply
+from sinks import whole_rows
 from sinks.bulk import upsert_many
 from sinks.config import SinkConfig
+from sinks.table_map import EmbedTables
 from sinks.worker import Worker
 from tests.fork_server import Forked, read_whole
 from transforms import wire
@@ -88,6 +89,8 @@ class Pipeline:
         self.keys = Keys(name)
         self.lsn = 1000
         self.tables = {"customer.v1": "replica.customers"}
+        self.embeds: dict[str, dict[str, str]] = {}
+        """Event -> embed -> its table."""
         self.adopt = False
         self._stack = ExitStack()
 
@@ -158,6 +161,13 @@ class Pipeline:
             Address(f"sinks.{sink}", Secret(self.target_dsn)),
             {label: TableName.parse(table) for label, table in self.tables.items()},
             self.adopt,
+            embeds={
+                label: EmbedTables(
+                    ("sinks", sink, "tables", label, "embeds"),
+                    {name: TableName.parse(table) for name, table in embeds.items()},
+                )
+                for label, embeds in self.embeds.items()
+            },
         )
 
     def apply(self, sink: str = "billing") -> int:
@@ -166,13 +176,19 @@ class Pipeline:
 
     def config_file(self, directory: Path, sink: str = "billing") -> Path:
         path = directory / "cdc.toml"
-        lines = [f"{json.dumps(label)} = {json.dumps(table)}" for label, table in self.tables.items()]
+        lines = [self._line(label, table) for label, table in self.tables.items()]
         path.write_text(
             f'[pipeline]\nname = "{self.name}"\n[transport]\nurl = "{self.redis_url}"\n'
             f'[sinks.{sink}]\ntype = "postgres"\ndsn = {json.dumps(self.target_dsn)}\n'
             f"adopt = {str(self.adopt).lower()}\n[sinks.{sink}.tables]\n" + "\n".join(lines)
         )
         return path
+
+    def _line(self, label: str, table: str) -> str:
+        if not (embeds := self.embeds.get(label)):
+            return f"{json.dumps(label)} = {json.dumps(table)}"
+        written = ", ".join(f"{json.dumps(name)} = {json.dumps(child)}" for name, child in embeds.items())
+        return f"{json.dumps(label)} = {{ table = {json.dumps(table)}, embeds = {{ {written} }} }}"
 
     def execute(self, query: str, *parameters: object) -> None:
         self.target.execute(query.encode(), parameters)
@@ -201,7 +217,7 @@ class Pipeline:
 def use_technique(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers in this process apply new rows by COPY however few (`copy`), or as their number asks for."""
     if name == "copy":
-        monkeypatch.setattr(apply, "upsert_many", partial(upsert_many, copy_rows=1))
+        monkeypatch.setattr(whole_rows, "upsert_many", partial(upsert_many, copy_rows=1))
 
 
 class SinkProcess:
