@@ -51,10 +51,11 @@ def _lines(table: Mapping[str, object]) -> Iterator[tuple[Path, object]]:
         if not isinstance(value, dict) or not value:
             yield (key,), value
             continue
-        own = {word: value[word] for word in _KEYS if word in value}
-        if own:
-            yield (key,), own
-        yield from (((key, version), inner) for version, inner in value.items() if version not in own)
+        is_long = not value.keys().isdisjoint(_KEYS)
+        versions = [word for word in value if not is_long or EVENT_LABEL.fullmatch(f"{key}.{word}")]
+        if is_long:
+            yield (key,), {word: value[word] for word in value if word not in versions}
+        yield from (((key, version), value[version]) for version in versions)
 
 
 class _Reading:

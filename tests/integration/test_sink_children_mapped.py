@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sinks.errors import TableForeign, TableMisfit
+from sinks.worker import Worker
 from tests.integration.order_harness import ORDER, embed, line, lines_of, order, tags_of
-from tests.integration.sink_harness import Pipeline, column, command, mark, upsert
+from tests.integration.sink_harness import Pipeline, column, command, mark, upsert, wait_until
 from transforms.config import ConfigurationError
 from transforms.schema import SchemaDocument
 
@@ -31,6 +34,13 @@ def run_of(pipeline: Pipeline, run: str, *lines: dict[str, object]) -> None:
     """A snapshot run with order 1."""
     seen = [*order(1, "b", *lines, tags="t"), b"origin", b"snapshot"]
     pipeline.transaction(mark("run-begin", run, "order.v1"), seen, mark("run-end", run, "order.v1"), stream="order")
+
+
+def replace_lines(pipeline: Pipeline) -> None:
+    pipeline.execute(
+        "CREATE TABLE replica.other (LIKE replica.lines INCLUDING ALL); DROP TABLE replica.lines;"
+        " ALTER TABLE replica.other RENAME TO lines"
+    )
 
 
 def test_an_embed_that_gets_a_table_is_filled_by_a_snapshot_and_its_column_is_told(
@@ -62,6 +72,10 @@ def test_an_embed_that_loses_its_table_becomes_a_column_that_a_snapshot_fills(
     run_of(pipeline, "r1", line(1, "a"))
     assert pipeline.apply() == 0
     del pipeline.embeds["order.v1"]["lines"]
+    told = command(pipeline.config_file(tmp_path), "check")[1]
+    assert "ok       table replica.lines: embed lines leaves it at the next start" in told, (
+        "and nothing is to be dropped"
+    )
     assert pipeline.apply() == 0
     assert pipeline.requests() == REQUEST
     assert "replica.lines: it is not kept any more" in caplog.text
@@ -103,16 +117,29 @@ def test_a_child_table_that_was_left_for_a_while_is_filled_again(pipeline: Pipel
     assert lines_of(pipeline) == [(1, 2, "b")]
 
 
+def test_a_worker_notices_that_another_table_has_taken_the_name_of_a_child(pipeline: Pipeline) -> None:
+    pipeline.embeds = {"order.v1": EMBEDS}
+    run_of(pipeline, "r1", line(1, "a"))
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(Worker(pipeline.config(), stop).run)
+        wait_until(lambda: pipeline.status().get("applied_lsn") == pipeline.published, "the tables are filled")
+        replace_lines(pipeline)
+        wait_until(pipeline.requests, "the worker asks for a snapshot")
+        stop.set()
+        assert running.result() == 0
+    assert pipeline.requests() == REQUEST
+
+
 @pytest.mark.parametrize("how", ["dropped", "replaced"])
 def test_a_child_table_that_another_takes_the_place_of_is_filled_again(pipeline: Pipeline, how: str) -> None:
     pipeline.embeds = {"order.v1": EMBEDS}
     run_of(pipeline, "r1", line(1, "a"))
     assert pipeline.apply() == 0
     if how == "replaced":
-        pipeline.execute("CREATE TABLE replica.other (LIKE replica.lines INCLUDING ALL)")
-    pipeline.execute("DROP TABLE replica.lines")
-    if how == "replaced":
-        pipeline.execute("ALTER TABLE replica.other RENAME TO lines")
+        replace_lines(pipeline)
+    else:
+        pipeline.execute("DROP TABLE replica.lines")
     assert pipeline.apply() == 0
     assert pipeline.requests() == REQUEST
     run_of(pipeline, "r2", line(1, "a"))
