@@ -70,16 +70,31 @@ def test_a_document_that_consumers_must_read_again_does_not_tell_the_same() -> N
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        (field("v", "bigint", 20, nullable=False), {"type": "integer"}),
+        (field("v", "bigint", 20, nullable=False), {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}),
         (field("v", "boolean", 16, nullable=False), {"type": "boolean"}),
-        (field("v", "numeric", 1700, nullable=False), {"type": "string"}),
-        (field("v", "text"), {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        (
+            field("v", "numeric(9,2)", 1700, nullable=False),
+            {"type": "string", "pattern": r"^(-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity)$"},
+        ),
+        (field("v", "text"), {"type": ["string", "null"]}),
+        (field("v", "character varying(40)", 1043), {"type": ["string", "null"], "maxLength": 40}),
         (field("v", "jsonb", 3802), {}),
-        (field("v", "integer[]", 1007, nullable=False, element=23), {"type": ["array", "string"]}),
+        (field("v", "json[]", 199, element=114), {"type": ["string", "null"]}),
+        (
+            field("v", "boolean[]", 1000, element=16),
+            {
+                "anyOf": [
+                    {"type": "array", "items": {"anyOf": [{"type": ["boolean", "null"]}, {"type": "array"}]}},
+                    {"type": "string"},
+                    {"type": "null"},
+                ]
+            },
+        ),
     ],
 )
-def test_the_json_schema_tells_the_form_of_each_field(column: SchemaColumn, expected: object) -> None:
-    assert json.loads(grown(column).to_json())["json_schema"]["properties"]["v"] == expected
+def test_the_json_schema_tells_the_form_of_each_field(column: SchemaColumn, expected: dict[str, object]) -> None:
+    schema = json.loads(grown(column).to_json())["json_schema"]
+    assert schema["properties"]["v"] == {"description": column.pg_type} | expected
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":1}', '{"format":2}', b"\xff"])
