@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transforms.errors import MalformedEntry, StatecastError
+from transforms.errors import MalformedEntry
 from transforms.json_schema import state_schema
 from transforms.schema_columns import EmbedSchema as EmbedSchema
 from transforms.schema_columns import SchemaColumn as SchemaColumn
-
-
-class SchemaIncompatible(StatecastError):
-    """A change of an event's shape that its version's consumers could not follow."""
-
-    remedy = "Raise the event's `version`: consumers of the old version keep it as long as it is configured."
+from transforms.succession import FieldsRetyped as FieldsRetyped
+from transforms.succession import SchemaIncompatible as SchemaIncompatible
+from transforms.succession import compare_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +109,12 @@ class SchemaDocument:
     def succeed(self, old: SchemaDocument) -> SchemaDocument:
         """This shape as the next revision of `old`, or `old`'s revision when nothing consumers see has changed.
 
-        Fields may be added when they are nullable, and types may change: older rows follow through a snapshot.
-        Raises SchemaIncompatible for anything else.
+        Fields may be added when they are nullable: older rows follow through a snapshot. Raises FieldsRetyped where
+        nothing but types is another, SchemaIncompatible for anything else.
         """
         if self.fingerprint == old.fingerprint:
             return replace(self, rev=old.rev, revisions=old.revisions)
         if (self.key, self.stream) != (old.key, old.stream):
             raise SchemaIncompatible(f"event {self.label}: its key or stream has changed")
-        removed = [name for name in old.names if name not in self.names]
-        if removed:
-            raise SchemaIncompatible(f"event {self.label}: {', '.join(removed)} is no longer among its columns")
-        required = [column.name for column in self.columns if column.name not in old.names and not column.nullable]
-        if required:
-            raise SchemaIncompatible(f"event {self.label}: the new field {', '.join(required)} is NOT NULL")
+        compare_fields(self.label, old.columns, self.columns)
         return replace(self, rev=old.rev + 1, revisions=(*(old.revisions or (old.names,)), self.names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cdc.catalog import EventMapping
 from cdc.check.failover import failover_findings
@@ -16,10 +16,11 @@ from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.slot import find_slot
 from transforms.finding import Finding
+from transforms.schema import SchemaDocument
 
 
-def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
-    """All that can be said. Raises SourceError when the connection breaks."""
+def source_findings(source: Source, config: ReaderConfig, published: Mapping[str, SchemaDocument]) -> Iterator[Finding]:
+    """All that can be said; `published`: what consumers have, by label. Raises SourceError."""
     facts = describe_server(source)
     publication, slot = find_publication(source, config.publication), find_slot(source, config.source.slot)
     yield _reached(facts)
@@ -27,7 +28,7 @@ def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
     yield from room_findings(facts, slot)
     yield role_finding(facts)
     mappings: list[EventMapping] = []
-    yield from event_findings(source, config, mappings)
+    yield from event_findings(source, config, mappings, published)
     yield from grant_findings(source, mappings, facts.role)
     yield from publication_findings(source, config, mappings, publication, slot, facts)
     yield slot_finding(config, slot)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.catalog import EventMapping, check_own_log, map_event
+from cdc.catalog import EventMapping, check_own_log
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
+from cdc.event_shape import shape_of
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
@@ -17,6 +18,7 @@ from cdc.wording import counted, size
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
+from transforms.schema import SchemaDocument
 
 _GRANTS = resources.files("cdc.check").joinpath("grants.sql").read_text()
 _POLICIES = """
@@ -45,20 +47,26 @@ _MUST_NOT = {
 }
 
 
-def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
-    """The events; `mappings` takes those that fit."""
+def event_findings(
+    source: Source, config: ReaderConfig, mappings: list[EventMapping], documents: Mapping[str, SchemaDocument]
+) -> Iterator[Finding]:
+    """The events; `mappings` takes those that fit, `documents` are those that consumers have."""
     tables = describe_tables(source, tuple({event.table for event in config.events}))
     publication = find_publication(source, config.publication)
     published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
         try:
-            mapping = map_event(event, tables.get(event.table))
+            old = documents.get(event.label)
+            mapping, document = shape_of(event, tables.get(event.table), old)
             check_own_log(mapping.table, published)
         except StatecastError as error:
-            yield Finding("error", f"event {event.label}", str(error), error.remedy)
+            thing = f"event {event.label}"
+            yield Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)
             continue
         mappings.append(mapping)
+        if old is not None and document.rev > old.rev:
+            yield _next_revision(document, old)
         yield from _fitting(event, mapping, large.get(event.table, 0))
         unmapped = [child for child in mapping.table.children if child not in {each.table for each in config.events}]
         if unmapped:
@@ -81,6 +89,13 @@ def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Ite
             " is published without it (replicas keep theirs)",
             f"-- if every event must be whole; it makes more WAL\nALTER TABLE {event.table} REPLICA IDENTITY FULL;",
         )  # fmt: skip
+
+
+def _next_revision(document: SchemaDocument, old: SchemaDocument) -> Finding:
+    added = [name for name in document.names if name not in old.names]
+    what = f"{', '.join(added)} is new and nullable" if added else "its fields stand in another order"
+    told = f"revision {document.rev}: {what}, `cdc run` makes a snapshot"
+    return Finding("ok", f"event {document.label}", told)
 
 
 def _duties(mappings: Sequence[EventMapping]) -> Iterator[Finding]:
