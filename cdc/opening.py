@@ -49,7 +49,7 @@ from cdc.source.slot import Slot, find_slot
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
-from cdc.stopping import EventsStopped
+from cdc.stopping import refusal
 from cdc.terms import MappedTerms
 from cdc.translation import Translator
 from cdc.transport import Attestor, TransportState, connect, server_facts
@@ -300,8 +300,7 @@ class Opened:
             self.worker.when_idle = self.session.wake
         self.session.run(self.translator, self.worker, stop, goal.reached_at if goal else lambda: None)
         if self.once and self.known.stopped and not stop.is_set():
-            reasons = (f"event {label} is stopped: {stop.reason}" for label, stop in self.known.stopped.items())
-            raise EventsStopped("\n".join(reasons))
+            raise refusal(self.known.stopped)
 
     def close(self) -> None:
         """End all connections."""

@@ -59,6 +59,12 @@ class Stop:
         return cls(**{field.name: raw[field.name] for field in fields(cls)})
 
 
+def refusal(stopped: Mapping[str, Stop]) -> EventsStopped:
+    """For a reader that was to publish all that is there. `stopped`: at least one, by label."""
+    errors = [stop.error(label) for label, stop in stopped.items()]
+    return errors[0] if len(errors) == 1 else EventsStopped("\n".join(map(str, errors)))
+
+
 def stopped(label: str, stop: Stop) -> str:
     """For logs."""
     return f"event {label} stops, all others go on: {stop.reason} ({stop.remedy})"
