@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from cdc.config import EventConfig
 from cdc.shaping import ALL_COLUMNS
 from cdc.stopping import Stop
 from transforms.column_type import TEXT_TYPE
-from transforms.schema import FieldsRetyped, SchemaColumn, SchemaDocument
+from transforms.schema import FieldsRetyped, SchemaColumn, SchemaDocument, SchemaIncompatible
 
 
 class Shape(NamedTuple):
@@ -33,6 +34,23 @@ def shape_of(event: EventConfig, table: Table | None, old: SchemaDocument | None
     key = tuple(field.name for field in mapping.key_fields)
     document = SchemaDocument(event.type, event.version, event.stream, key, columns)
     return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
+
+
+def expect_same_columns(
+    event: EventConfig, table: Table | None, columns_before: Mapping[str, str], numbers_before: Mapping[str, int]
+) -> None:
+    """Raise SchemaIncompatible where a published field would be filled from another column of the table than before.
+
+    `columns_before`: field -> column; `numbers_before`: column -> its number. A column that the source has renamed and
+    the configuration follows is the same one.
+    """
+    numbers = {column.name: column.number for column in table.columns} if table is not None else {}
+    for column in event.columns:
+        field = event.rename.get(column, column)
+        before = columns_before.get(field, column)
+        was, is_now = numbers_before.get(before), numbers.get(column)
+        if before != column and None not in (was, is_now) and was != is_now:
+            raise SchemaIncompatible(f"event {event.label}: {field} was column {before} and is {column} now")
 
 
 def judged_shape(

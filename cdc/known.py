@@ -34,7 +34,9 @@ class Known:
     shaping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """See `Shapes.shaping`."""
     stopped: Mapping[str, Stop] = field(default_factory=dict)
-    """Those that are stopped alone: of them there is nothing else here."""
+    """Those that are stopped alone: of them there is next to nothing else here."""
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Field -> the column that it is filled from."""
 
     @property
     def events(self) -> dict[str, int]:
@@ -59,6 +61,7 @@ class Known:
             stored("partitions"),
             stored("shaping"),
             stopped,
+            stored("columns"),
         )
 
     def fields(self) -> dict[str, str]:
@@ -72,6 +75,7 @@ class Known:
             "parts": self.parts,
             "partitions": self.partitions,
             "shaping": self.shaping,
+            "columns": self.columns,
             "stopped": {label: stop.to_dict() for label, stop in self.stopped.items()},
         }
         return {name: json.dumps(values) for name, values in by_label.items()} | version

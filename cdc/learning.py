@@ -44,6 +44,7 @@ class Learner:
                 numbers_before=before.numbers,
                 shaping_before=before.shaping,
                 stopped_before=before.stopped,
+                columns_before=before.columns,
             )
             self._published = publish_tables(
                 self._source,
@@ -93,6 +94,7 @@ class Learner:
             by_label(mapped, found),
             {label: before.shaping.get(label, {}) for label in shapes.stopped} | shapes.shaping,
             dict(shapes.stopped),
+            shapes.columns,
         )
         self._control.store_shapes(change.documents, mapped, runs, known)
         for label, stop in shapes.stopped.items():

@@ -20,7 +20,7 @@ from cdc.catalog import (
 )
 from cdc.config import EventConfig
 from cdc.encoding import encoder_for
-from cdc.event_shape import Shape, judged_shape
+from cdc.event_shape import Shape, expect_same_columns, judged_shape
 from cdc.messages import RelationMessage
 from cdc.route import Route
 from cdc.shaping import read_where
@@ -101,6 +101,14 @@ class Shapes:
         return {label: shape.mapping.numbers for label, shape in self._by_label.items()}
 
     @property
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Label -> field -> the column that it is filled from."""
+        return {
+            label: {field.name: field.column.name for field in shape.mapping.fields}
+            for label, shape in self._by_label.items()
+        }
+
+    @property
     def shaping(self) -> dict[str, dict[str, str]]:
         """Label -> what a change of makes other rows, or other values; see `EventMapping.shaping`."""
         return {label: shape.mapping.shaping(self.masks) for label, shape in self._by_label.items()}
@@ -139,17 +147,20 @@ class Shapes:
         numbers_before: Mapping[str, Mapping[str, int]] | None = None,
         shaping_before: Mapping[str, Mapping[str, str]] | None = None,
         stopped_before: Mapping[str, Stop] | None = None,
+        columns_before: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Change:
         """Check all events against the catalog as it is now, and say what is new since they were last published.
 
-        `numbers_before`: of each event's columns, where that was stored; `shaping_before` likewise; `stopped_before`:
-        the events that were stopped.
+        `numbers_before`: of each event's columns, where that was stored; `shaping_before` and
+        `columns_before` likewise; `stopped_before`: the events that were stopped.
 
         Raises TableUnfit and its kinds, and SchemaIncompatible.
         """
         change = Change()
         for label, event in self._events.items():
             old, before = self._stored.get(label), (stopped_before or {}).get(label)
+            numbers = (numbers_before or {}).get(label, {})
+            expect_same_columns(event, tables.get(event.table), (columns_before or {}).get(label, {}), numbers)
             where_before = None if shaping_before is None else shaping_before.get(label, {}).get("where", "")
             found = judged_shape(event, tables.get(event.table), old, where_before)
             if isinstance(found, Stop):
@@ -167,7 +178,7 @@ class Shapes:
                 change.runs.append(Run.new(label, first=True, reason=before.after))
             elif (first and snapshot) or grown:
                 change.runs.append(Run.new(label, first=first))
-            elif not first and (others := shape.mapping.replaced_columns((numbers_before or {}).get(label, {}))):
+            elif not first and (others := shape.mapping.replaced_columns(numbers)):
                 reason = f"its column {', '.join(others)} is another one than before: the log has no old rows' values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))

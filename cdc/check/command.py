@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 
+from cdc.check.published import published_before
 from cdc.check.redis_rights import rights_findings
 from cdc.check.source import source_findings
 from cdc.check.transport import transport_findings
 from cdc.config import ReaderConfig
-from cdc.control import Control
 from cdc.source.connection import Source
 from cdc.transport import connect, server_facts
 from transforms.errors import EXIT_USAGE, StatecastError
 from transforms.finding import Finding
 from transforms.keys import Keys
-from transforms.schema import SchemaDocument
 
 
 def run_checks(config: ReaderConfig) -> list[Finding]:
@@ -26,7 +24,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     findings: list[Finding] = []
     try:
         with closing(Source(config.source.address, config.application_name + "_check")) as source:
-            findings += source_findings(source, config, _published(config))
+            findings += source_findings(source, config, published_before(config))
     except StatecastError as error:
         findings.append(_failure("source", error))
     try:
@@ -37,15 +35,6 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     except StatecastError as error:
         findings.append(_failure("transport", error))
     return findings
-
-
-def _published(config: ReaderConfig) -> Mapping[str, SchemaDocument]:
-    """What consumers know already; nothing where Redis cannot be asked, which is told with the rest of it."""
-    try:
-        with connect(config.transport.address) as client:
-            return Control(client, Keys(config.pipeline.name)).schemas()
-    except StatecastError:
-        return {}
 
 
 def _failure(thing: str, error: StatecastError) -> Finding:

@@ -9,8 +9,9 @@ from importlib import resources
 from typing import NamedTuple
 
 from cdc.catalog import EventMapping, check_own_log
+from cdc.check.published import Before
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
-from cdc.event_shape import shape_of
+from cdc.event_shape import expect_same_columns, shape_of
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
@@ -48,17 +49,18 @@ _MUST_NOT = {
 
 
 def event_findings(
-    source: Source, config: ReaderConfig, mappings: list[EventMapping], documents: Mapping[str, SchemaDocument]
+    source: Source, config: ReaderConfig, mappings: list[EventMapping], before: Before
 ) -> Iterator[Finding]:
-    """The events; `mappings` takes those that fit, `documents` are those that consumers have."""
+    """The events; `mappings` takes those that fit; `before`: what was published already."""
     tables = describe_tables(source, tuple({event.table for event in config.events}))
     publication = find_publication(source, config.publication)
     published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
         try:
-            old = documents.get(event.label)
-            mapping, document = shape_of(event, tables.get(event.table), old)
+            table, old, known = tables.get(event.table), before.documents.get(event.label), before.known
+            expect_same_columns(event, table, known.columns.get(event.label, {}), known.numbers.get(event.label, {}))
+            mapping, document = shape_of(event, table, old)
             check_own_log(mapping.table, published)
         except StatecastError as error:
             thing = f"event {event.label}"

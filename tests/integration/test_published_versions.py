@@ -21,6 +21,13 @@ REFUSED = {
         "its key or stream",
     ),
     "another stream": ("[events.row]", '[events.row]\nstream = "elsewhere"', "its key or stream has changed"),
+    "a new name": ("[events.row]", '[events.row]\nrename = { name = "called" }', "name is no longer among its columns"),
+    "a field of another column": (
+        'columns = ["id", "name"]',
+        'columns = ["id", "note"]\nrename = { note = "name" }',
+        "name was column name and is note now",
+    ),
+    "a mask": ("[events.row]", '[events.row]\nmask = { name = "redact" }', "name is masked otherwise than before"),
     "a column that there never was": ('"name"]', '"name", "nam"]', "public.rows has no column nam"),
 }
 
@@ -61,6 +68,22 @@ def test_a_change_of_a_published_version_is_refused_and_checked_before(shop: Pip
         assert told in text
         assert "version" in text or "Correct events" in text
     shop.run("cdc.cli", "run", "--once")
+
+
+def test_a_column_that_is_renamed_at_the_source_may_be_followed_by_the_configuration(shop: Pipeline) -> None:
+    """The version goes on as it is: the field has the name and the column that it had."""
+    configuration = shop.path.read_text()
+    shops.execute(shop.source_dsn, "ALTER TABLE rows RENAME name TO called")
+    followed = 'columns = ["id", "called"]\nrename = { called = "name" }'
+    shop.path.write_text(configuration.replace('columns = ["id", "name"]', followed, 1))
+    try:
+        shop.run("cdc.cli", "run", "--once")
+    finally:
+        shops.execute(shop.source_dsn, "ALTER TABLE rows RENAME called TO name")
+        shop.path.write_text(configuration)
+    shop.run("cdc.cli", "run", "--once")
+    document = json.loads(shop.redis.hget(shop.keys.schema, "row.v1") or b"")
+    assert document["rev"] == 1
 
 
 def test_a_nullable_column_that_is_added_is_said_before_and_brings_a_snapshot(shop: Pipeline) -> None:
