@@ -36,15 +36,24 @@ class IdentityMissing(TableUnfit):
 
 
 class ColumnUnfit(TableUnfit):
-    """A mapped column is not there, or is not in the log."""
+    """Mapped columns are not there, or not in the log."""
 
     remedy = "Correct events.*.columns in the configuration."
+
+    def __init__(self, message: str, columns: Sequence[str] = (), *, remedy: str | None = None) -> None:
+        """`columns`: their names in the table."""
+        super().__init__(message, remedy=remedy)
+        self.columns = tuple(columns)
 
 
 class ShapeUnfit(ColumnUnfit):
     """What is to become of the table's rows does not fit its columns."""
 
     remedy = "Correct what is named above in the configuration."
+
+
+class ConditionUnfit(ShapeUnfit):
+    """The columns that the event's `where` judges rows by are not there, or of other types."""
 
 
 class KeyUnfit(TableUnfit):
@@ -171,9 +180,14 @@ class EventMapping:
 
     def shaping(self, masks: Masks) -> dict[str, str]:
         """What a change of makes other rows, or other values, of the same table: what -> its fingerprint."""
-        found = {"where": hashlib.sha256(self.where.encode()).hexdigest()[:16]} if self.where is not None else {}
+        found = {} if self.where is None else {"where": fingerprint_of(self.where)}
         hashes = any(field.masked == "hash" for field in self.fields)
         return found | {"hash_key": masks.fingerprint} if hashes else found
+
+
+def fingerprint_of(where: str) -> str:
+    """What tells a condition from another one; it may hold values, and is kept nowhere itself."""
+    return hashlib.sha256(where.encode()).hexdigest()[:16]
 
 
 TypeParts = Mapping[str, Mapping[str, str]]
@@ -231,9 +245,9 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
             " are not in the log",
             remedy="Have its owner run `ALTER TABLE ... SET LOGGED`, or detach it; then `cdc snapshot` of the event.",
         )
-    check_identity(table)
     names = [column.name for column in table.columns if not column.generated]
     columns = _columns(event, table, names if event.columns == ("*",) else event.columns)
+    check_identity(table)  # behind them: a table whose key column was dropped has none any more
     key = event.key or table.primary_key
     _check_key(event, table, key, columns)
     for path, problem in mistakes_for(event, [column.name for column in columns], key):
@@ -260,7 +274,7 @@ def _condition(event: EventConfig, where: str, table: Table) -> Condition:
     try:
         return read_where(where, {column.name: column.type for column in table.columns if not column.generated})
     except ConditionRefused as error:
-        raise ShapeUnfit(f"events.{event.name}.where: {error}", remedy=error.remedy) from error
+        raise ConditionUnfit(f"events.{event.name}.where: {error}", remedy=error.remedy) from error
 
 
 def _columns(event: EventConfig, table: Table, names: Sequence[str]) -> tuple[Column, ...]:
@@ -268,10 +282,12 @@ def _columns(event: EventConfig, table: Table, names: Sequence[str]) -> tuple[Co
     where = f"events.{event.name}.columns"
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise ColumnUnfit(f"{where}: {table.name} has no column {', '.join(missing)} (it has {', '.join(by_name)})")
+        told = f"{table.name} has no column {', '.join(missing)} (it has {', '.join(by_name)})"
+        raise ColumnUnfit(f"{where}: {told}", missing)
     generated = [name for name in names if by_name[name].generated]
     if generated:
-        raise ColumnUnfit(f"{where}: {', '.join(generated)} is generated, and generated columns are not in the log")
+        told = f"{', '.join(generated)} is generated, and generated columns are not in the log"
+        raise ColumnUnfit(f"{where}: {told}", generated)
     return tuple(by_name[name] for name in names)
 
 

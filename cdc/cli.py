@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="again and again, until it is interrupted")
     check = add("check", _check, "test every precondition")
     check.add_argument("--json", action="store_true")
+    schema = add("schema", _schema, "what events hold, as JSON Schema or as typed Python models")
+    schema.add_argument("events", nargs="*", metavar="EVENT", help="the event's name, type or label, customer.v1 (all)")
+    schema.add_argument("--format", choices=["jsonschema", "python"], default="jsonschema", help="(jsonschema)")
+    schema.add_argument(
+        "--planned", action="store_true", help="as source and configuration have it now, whatever was published"
+    )
     forget = add("forget", _forget, "drop a sink or consumer group that is gone for good")
     forget.add_argument("name", metavar="NAME")
     forget.add_argument("--yes", action="store_true", help="do not ask")
@@ -172,6 +178,15 @@ def _check(options: argparse.Namespace) -> int:
     from cdc.check.command import run_checks
 
     return print_findings(run_checks(_config(options)), as_json=options.json)
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from cdc.schema_command import find_documents, load_schema_config, written
+
+    config = load_schema_config(options.config, os.environ)
+    documents = find_documents(config, options.events, planned=options.planned)
+    print(written(config, documents, options.format), end="")
+    return EXIT_DONE
 
 
 def _forget(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive
 from cdc.errors import AccessDenied
+from cdc.known import Known
 from cdc.mapping import Shapes
 from cdc.replication import SlotHeld
 from cdc.snapshot.choosing import only_where
@@ -60,11 +61,17 @@ def request_snapshot(
     labels = _labels(config, names)
     with connect(config.transport.address) as client:
         control = Control(client, Keys(config.pipeline.name))
+        stopped = Known.parse(control.state([]).meta).stopped
+        if labels and set(labels) <= stopped.keys():
+            raise stopped[labels[0]].error(labels[0])
         if where is not None:
-            _check_condition(config, control, labels, where)
+            _check_condition(config, control, [label for label in labels if label not in stopped], where)
         asked = control.request_snapshot(labels, sink, where)
         rows = "" if where is None else f" where {excerpt(where)}"
         say(f"asked for {', '.join(labels)}{rows}" + (f" for sink {sink}" if sink else ""))
+        for label in (waits := [label for label in labels if label in stopped]):
+            say(f"{label} is stopped: its snapshot is made once it is mended")
+        asked = [run for run in asked if run.event not in waits]
         if not wait:
             return EXIT_DONE
         reader = control.read_status()
@@ -110,6 +117,8 @@ def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[st
     with closing(Source(config.source.address, f"{config.application_name}_snapshot")) as source:
         shapes.compare(describe_tables(source, shapes.tables), {}, snapshot=False)
         for label in labels:
+            if label in shapes.stopped:
+                raise shapes.stopped[label].error(label)
             shape = shapes[label]
             try:
                 only_where(source, Subject.of(shape.mapping, shape.document.rev, str.encode), where)

@@ -158,8 +158,11 @@ class Control:
     def schemas(self) -> dict[str, SchemaDocument]:
         """The stored schema documents by label."""
         with translated_errors():
-            stored = cast(dict[bytes, bytes], self._client.hgetall(self._keys.schema))
-        return {label.decode(): SchemaDocument.parse(text) for label, text in stored.items()}
+            labels = cast(list[bytes], self._client.hkeys(self._keys.schema))
+            # Not HGETALL: the users of sinks, with which consumers ask too, may not use that.
+            texts = cast(list[bytes | None], self._client.hmget(self._keys.schema, cast(Any, labels))) if labels else []
+        found = zip(labels, texts, strict=True)
+        return {label.decode(): SchemaDocument.parse(text) for label, text in found if text is not None}
 
     def store_shapes(
         self,

@@ -36,6 +36,8 @@ class Counters:
     sessions: int = 0
     runs: dict[str, Run] = field(default_factory=dict)
     """Event -> the newest snapshot run that this process worked on, as it stands."""
+    events: dict[str, bool] = field(default_factory=dict)
+    """Event -> whether it is stopped alone."""
     failures: Failures = field(default_factory=Failures)
 
     def batch_answered(self, seconds: float) -> None:

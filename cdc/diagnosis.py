@@ -30,7 +30,7 @@ class Problem:
 
     severity: Severity
     part: str
-    """`source`, `slot`, `reader`, `transport`, or a sink's name."""
+    """`source`, `slot`, `reader`, `transport`, or the name of a sink or an event."""
     what: str
     since: float | None = None
     """Seconds since 1970."""
@@ -43,7 +43,7 @@ class Problem:
 
 def problems(status: Mapping[str, Any]) -> list[Problem]:
     """All there are, errors first; empty when all is well."""
-    found = [*_source(status), *_transport(status), *_reader(status), *_snapshots(status)]
+    found = [*_source(status), *_transport(status), *_reader(status), *_events(status), *_snapshots(status)]
     found += [*_streams(status), *_sinks(status)]
     return sorted(found, key=lambda problem: problem.severity != "error")
 
@@ -170,6 +170,13 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
     if unconfirmed := reader.get("unconfirmed"):
         what = f"confirms nothing to the source: {unconfirmed['reason']}"
         yield Problem("error", "reader", what, remedy=unconfirmed["remedy"])
+
+
+def _events(status: Mapping[str, Any]) -> Iterator[Problem]:
+    for event in status.get("events", ()):
+        if event["state"] == "stopped":
+            what = f"is stopped, all others go on: {event['reason']}"
+            yield Problem("error", f"event {event['event']}", what, event["since"], event["remedy"])
 
 
 def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:

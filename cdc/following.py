@@ -110,6 +110,7 @@ class Follower:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
         shapes = self._shapes
         change = shapes.compare(describe_tables(self._source, shapes.tables), shapes.mapped, snapshot=True)
+        self._expect_all_to_go_on()
         if not change.documents:
             return
         for document in change.documents:
@@ -117,8 +118,14 @@ class Follower:
             mapping = shapes[document.label].mapping
             self.subjects[document.label] = Subject.of(mapping, document.rev, self._stream_key, shapes.masks)
         self._labels_of = shapes.oids()
-        self._control.store_shapes(change.documents, shapes.mapped, change.runs)
+        self._control.store_shapes(change.documents, {**self._known.events, **shapes.mapped}, change.runs)
         self._on_new_runs()
+
+    def _expect_all_to_go_on(self) -> None:
+        """Raise MappingMoved where an event has to stop: the next session goes on without it."""
+        if stopped := [label for label in self._shapes.stopped if label not in self._known.stopped]:
+            reasons = "; ".join(self._shapes.stopped[label].reason for label in stopped)
+            raise MappingMoved(f"event {', '.join(stopped)} has to stop: {reasons}")
 
     def verify(self, source: Source) -> None:
         """Raise MappingMoved when tables or publication are not those of this session (the snapshot's thread calls).
@@ -140,6 +147,8 @@ class Follower:
             if altered := rewritten_columns(self._known.parts.get(label, {}), parts):
                 raise MappingMoved(f"event {label}: the type of column {', '.join(altered)} was altered")
         try:
+            if changes := self._shapes.stopped_otherwise(found):
+                raise MappingMoved("; ".join(changes))
             self._shapes.expect_fit(found)
             for table in found.values():
                 check_own_log(table, publication.tables)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from cdc.stopping import Stop
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -31,6 +33,15 @@ class Known:
     """The OIDs of their tables' partitions that hold rows."""
     shaping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """See `Shapes.shaping`."""
+    stopped: Mapping[str, Stop] = field(default_factory=dict)
+    """Those that are stopped alone: of them there is next to nothing else here."""
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Field -> the column that it is filled from."""
+
+    @property
+    def events(self) -> dict[str, int]:
+        """What is published or would be if it were not stopped: the OIDs of the tables."""
+        return {**self.mapped, **{label: stop.table for label, stop in self.stopped.items()}}
 
     @classmethod
     def parse(cls, meta: Mapping[str, str]) -> Self:
@@ -39,8 +50,9 @@ class Known:
         def stored(name: str) -> Any:
             return json.loads(meta.get(name, "{}"))
 
+        stopped = {label: Stop.read(raw) for label, raw in stored("stopped").items()}
         return cls(
-            stored("events"),
+            {label: oid for label, oid in stored("events").items() if label not in stopped},
             stored("grounds"),
             meta.get("publication_version"),
             stored("begins"),
@@ -48,18 +60,22 @@ class Known:
             stored("parts"),
             stored("partitions"),
             stored("shaping"),
+            stopped,
+            stored("columns"),
         )
 
     def fields(self) -> dict[str, str]:
         """Fields of the meta hash."""
         version = {} if self.publication_version is None else {"publication_version": self.publication_version}
         by_label = {
-            "events": self.mapped,
+            "events": self.events,
             "grounds": self.grounds,
             "begins": self.begins,
             "numbers": self.numbers,
             "parts": self.parts,
             "partitions": self.partitions,
             "shaping": self.shaping,
+            "columns": self.columns,
+            "stopped": {label: stop.to_dict() for label, stop in self.stopped.items()},
         }
         return {name: json.dumps(values) for name, values in by_label.items()} | version

@@ -15,6 +15,7 @@ from cdc.source.connection import Source
 from cdc.source.partitions import find_partitions
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables, type_parts
+from cdc.stopping import stopped
 from cdc.terms import begins_of
 from cdc.transport import TransportState
 
@@ -42,6 +43,8 @@ class Learner:
                 snapshot=self._config.source.snapshot == "initial",
                 numbers_before=before.numbers,
                 shaping_before=before.shaping,
+                stopped_before=before.stopped,
+                columns_before=before.columns,
             )
             self._published = publish_tables(
                 self._source,
@@ -82,6 +85,18 @@ class Learner:
         runs += shapes.runs_of_rewritten_values(before.parts, parts, runs)
         found = find_partitions(self._source, [*mapped.values()])
         runs += runs_after_moves(mapped, before.partitions, found, runs)
-        known = Known(mapped, *self._published, begins, shapes.numbers, parts, by_label(mapped, found), shapes.shaping)
+        known = Known(
+            mapped,
+            *self._published,
+            begins,
+            shapes.numbers,
+            parts,
+            by_label(mapped, found),
+            {label: before.shaping.get(label, {}) for label in shapes.stopped} | shapes.shaping,
+            dict(shapes.stopped),
+            shapes.columns,
+        )
         self._control.store_shapes(change.documents, mapped, runs, known)
+        for label, stop in shapes.stopped.items():
+            log.error("%s", stopped(label, stop))
         return known

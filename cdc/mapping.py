@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cdc.catalog import (
     ColumnUnfit,
-    EventMapping,
     KeyNotInLog,
-    MappedField,
     Table,
     TableUnfit,
     TypeParts,
@@ -22,31 +20,25 @@ from cdc.catalog import (
 )
 from cdc.config import EventConfig
 from cdc.encoding import encoder_for
+from cdc.event_shape import Shape, expect_same_columns, judged_shape
 from cdc.messages import RelationMessage
 from cdc.route import Route
-from cdc.shaping import ALL_COLUMNS, read_where
+from cdc.shaping import read_where
 from cdc.snapshot.run import Run
 from cdc.source.publication import Publication
+from cdc.stopping import Stop
 from cdc.transport import TransportState
-from transforms.column_type import TEXT_TYPE, ColumnType, RelationColumn
+from transforms.column_type import ColumnType, RelationColumn
 from transforms.condition.columns import columns_of
 from transforms.condition.refusal import ConditionRefused
 from transforms.masking import NO_KEY, Masks
 from transforms.names import TableName
-from transforms.schema import SchemaColumn, SchemaDocument
+from transforms.schema import SchemaDocument, SchemaIncompatible
 
 log = logging.getLogger(__name__)
 
 UNFIT = "its table could not be followed for a while: what changed meanwhile may not be in the log"
 SHORTENED = "its stream lost entries in Redis"
-
-
-@dataclass(slots=True)
-class Shape:
-    """An event, and the document that its consumers see."""
-
-    mapping: EventMapping
-    document: SchemaDocument
 
 
 @dataclass(slots=True)
@@ -83,6 +75,8 @@ class Shapes:
         self._events = {event.label: event for event in events}
         self._stored = dict(stored)
         self._by_label: dict[str, Shape] = {}
+        self.stopped: dict[str, Stop] = {}
+        """Events whose tables have changed as their consumers could not follow; of them nothing is published."""
 
     @property
     def tables(self) -> tuple[TableName, ...]:
@@ -105,6 +99,14 @@ class Shapes:
     def numbers(self) -> dict[str, dict[str, int]]:
         """Label -> the numbers of its columns that are read."""
         return {label: shape.mapping.numbers for label, shape in self._by_label.items()}
+
+    @property
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Label -> field -> the column that it is filled from."""
+        return {
+            label: {field.name: field.column.name for field in shape.mapping.fields}
+            for label, shape in self._by_label.items()
+        }
 
     @property
     def shaping(self) -> dict[str, dict[str, str]]:
@@ -144,25 +146,39 @@ class Shapes:
         snapshot: bool,
         numbers_before: Mapping[str, Mapping[str, int]] | None = None,
         shaping_before: Mapping[str, Mapping[str, str]] | None = None,
+        stopped_before: Mapping[str, Stop] | None = None,
+        columns_before: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Change:
         """Check all events against the catalog as it is now, and say what is new since they were last published.
 
-        `numbers_before`: of each event's columns, where that was stored; `shaping_before` likewise.
+        `numbers_before`: of each event's columns, where that was stored; `shaping_before` and
+        `columns_before` likewise; `stopped_before`: the events that were stopped.
 
         Raises TableUnfit and its kinds, and SchemaIncompatible.
         """
         change = Change()
         for label, event in self._events.items():
-            old = self._stored.get(label)
-            shape = self._shape(event, tables.get(event.table), old)
+            old, before = self._stored.get(label), (stopped_before or {}).get(label)
+            numbers = (numbers_before or {}).get(label, {})
+            expect_same_columns(event, tables.get(event.table), (columns_before or {}).get(label, {}), numbers)
+            where_before = None if shaping_before is None else shaping_before.get(label, {}).get("where", "")
+            found = judged_shape(event, tables.get(event.table), old, where_before)
+            if isinstance(found, Stop):
+                self._by_label.pop(label, None)
+                self.stopped[label] = found.going_on_from(before)
+                continue
+            shape = found
             self._by_label[label], self._stored[label] = shape, shape.document
             if old is None or not shape.document.tells_the_same_as(old):
                 change.documents.append(shape.document)
             first = mapped_before.get(label) != shape.mapping.table.oid
             grown = old is not None and shape.document.rev > old.rev
-            if (first and snapshot) or grown:
+            if before is not None:
+                log.warning("event %s goes on: a snapshot of it is made", label)
+                change.runs.append(Run.new(label, first=True, reason=before.after))
+            elif (first and snapshot) or grown:
                 change.runs.append(Run.new(label, first=first))
-            elif not first and (others := shape.mapping.replaced_columns((numbers_before or {}).get(label, {}))):
+            elif not first and (others := shape.mapping.replaced_columns(numbers)):
                 reason = f"its column {', '.join(others)} is another one than before: the log has no old rows' values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))
@@ -180,7 +196,7 @@ class Shapes:
     def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:
         """Runs for the events of tables that were not published for a while, but for those that are planned already."""
         covered = {run.event for run in planned if run.first}
-        labels = [label for label, event in self._events.items() if event.table in tables]
+        labels = [label for label, event in self._events.items() if event.table in tables and label not in self.stopped]
         return [Run.new(label, first=True, reason=reason) for label in labels if label not in covered]
 
     def returned(self, grounds_before: Mapping[str, Sequence[str]], publication: Publication) -> list[TableName]:
@@ -234,6 +250,19 @@ class Shapes:
             if stored.stream_ends[stream] < stored.kept_last_id(stream)
         ]
 
+    def stopped_otherwise(self, tables: Mapping[TableName, Table]) -> list[str]:
+        """What is to be said of events that must stop now, or need not any more. Raises TableUnfit."""
+        found = []
+        for label, event in self._events.items():
+            table = tables.get(event.table)
+            with suppress(SchemaIncompatible):  # another key: that is judged where the log tells of it
+                judged = judged_shape(event, table, self._stored.get(label)) if table is not None else None
+                if isinstance(judged, Stop) and label not in self.stopped:
+                    found.append(f"event {label} has to stop: {judged.reason}")
+                elif isinstance(judged, Shape) and label in self.stopped:
+                    found.append(f"event {label} can be followed again")
+        return found
+
     def expect_fit(self, tables: Mapping[TableName, Table]) -> None:
         """Raise TableUnfit where events cannot be followed any more in a way of which the log tells nothing.
 
@@ -265,18 +294,6 @@ class Shapes:
             except TableUnfit:
                 runs.append(Run.new(label, first=True, reason=UNFIT))
         return runs
-
-    @staticmethod
-    def _shape(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
-        """The event's shape now; `old` is the document that was published last."""
-        if event.columns == ALL_COLUMNS and old is not None:
-            columns_of = {name: column for column, name in event.rename.items()}
-            event = event.model_copy(update={"columns": tuple(columns_of.get(name, name) for name in old.names)})
-        mapping = map_event(event, table)
-        columns = tuple(map(_schema_column, mapping.fields))
-        key = tuple(field.name for field in mapping.key_fields)
-        document = SchemaDocument(event.type, event.version, event.stream, key, columns)
-        return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
 
     def oids(self) -> dict[int, list[str]]:
         """Table OID -> the labels it feeds."""
@@ -356,10 +373,3 @@ class Shapes:
             rev,
             lacking,
         )
-
-
-def _schema_column(field: MappedField) -> SchemaColumn:
-    column = field.column
-    type_ = TEXT_TYPE if field.masked in ("hash", "redact") else column.type
-    nullable = not column.not_null or field.masked == "null"
-    return replace(SchemaColumn.of(field.name, type_, nullable=nullable), masked=field.masked)

@@ -41,6 +41,7 @@ class ReaderCollector(Collector):
             "statecast_build_info", "Version of statecast.", {version("statecast"): 1}, "version"
         )
         yield from self._state(self._reader.latest)
+        yield from self._events()
         yield from self._progress()
         yield from self._publishing()
         yield from self._families.sessions(
@@ -61,6 +62,15 @@ class ReaderCollector(Collector):
         yield self._families.gauge("statecast_reader_state", "1 for the state that the reader is in.", states, "state")
         yield self._families.gauge(
             "statecast_reader_state_since_timestamp_seconds", "When the reader took its state.", figures.since
+        )
+
+    def _events(self) -> Iterator[Metric]:
+        stopped = {event: float(is_stopped) for event, is_stopped in self._reader.counters.events.items()}
+        yield self._families.gauge(
+            "statecast_reader_event_stopped",
+            "1 for an event that is stopped alone, since its table has changed; else 0.",
+            stopped,
+            "event",
         )
 
     def _progress(self) -> Iterator[Metric]:

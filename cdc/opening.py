@@ -49,6 +49,7 @@ from cdc.source.slot import Slot, find_slot
 from cdc.source.transactions import current_snapshot
 from cdc.source.write_ahead_log import insert_position
 from cdc.startup import Hole, SlotMissing, SourceState, Start, StoredState, decide
+from cdc.stopping import refusal
 from cdc.terms import MappedTerms
 from cdc.translation import Translator
 from cdc.transport import Attestor, TransportState, connect, server_facts
@@ -125,6 +126,7 @@ class Opened:
             confirmed = self._begin(system, slot, start)
             stored = self.control.state([event.stream for event in config.events])
         self.known = learner.learn(stored, Known.parse(stored.meta))
+        self.counters.events = dict.fromkeys(self.known.mapped, False) | dict.fromkeys(self.known.stopped, True)
         self.replication.start(config.source.slot, config.publication)
         self._expect_slot_at(confirmed)
         self._assemble(keys, stored, confirmed, MappedTerms(self.shapes, self.known.begins))
@@ -277,6 +279,7 @@ class Opened:
             self.counters,
             self.retention.blocking.snapshot_waits_for,
             config.source.snapshot_workers,
+            self.known.stopped.keys(),
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -296,6 +299,8 @@ class Opened:
         if goal:
             self.worker.when_idle = self.session.wake
         self.session.run(self.translator, self.worker, stop, goal.reached_at if goal else lambda: None)
+        if self.once and self.known.stopped and not stop.is_set():
+            raise refusal(self.known.stopped)
 
     def close(self) -> None:
         """End all connections."""

@@ -164,7 +164,8 @@ class Reader:
             self.counters.failures.note(error, time.time())
         if str(error) != self._reason:
             log.warning("%s: %s", "standing by" if standby else "interrupted", error)
-        if standby:  # the status is that of the reader which holds the slot
+        if standby:  # the status is that of the reader which holds the slot, and so is what stands in its way
+            self.counters.events = {}
             if self._state != "standby":
                 self._state, self._since = "standby", time.time()
             self._reason, self._remedy = str(error), error.remedy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
 from cdc.growth import Growth
+from cdc.known import Known
 from cdc.retention.report import stream_reports
 from cdc.retention.streams import Streams
 from cdc.sink_lag import sink_reports
@@ -39,6 +39,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
         "streams": [],
         "sinks": [],
         "snapshots": [],
+        "events": [],
         "unreadable": [],
     }
     problem = None
@@ -147,15 +148,28 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
         }
         for run in known_runs
     ]
+    known = Known.parse(state.meta)
     return {
         "memory": {"used_bytes": memory.used, "limit_bytes": memory.limit or None, "is_short": memory.is_short},
         "reader": reader,
         "standbys": control.standby_statuses(),
         "streams": reports,
-        "sinks": sink_reports(control, state.published, reports, json.loads(state.meta.get("events", "{}")), now),
+        "sinks": sink_reports(control, state.published, reports, known.events, now),
         "snapshots": runs,
+        "events": _events(config, known),
         "unreadable": [{"what": str(run), "remedy": run.remedy} for run in unreadable],
     }
+
+
+def _events(config: ReaderConfig, known: Known) -> list[dict[str, Any]]:
+    """How it stands with each event of the configuration."""
+    found: list[dict[str, Any]] = []
+    for event in config.events:
+        stop = known.stopped.get(event.label)
+        state = "stopped" if stop else "published" if event.label in known.mapped else "not published yet"
+        told = {name: getattr(stop, name, None) for name in ("reason", "remedy", "since")}
+        found.append({"event": event.label, "state": state, **told})
+    return found
 
 
 def lag_seconds(reader: Mapping[str, Any], now: float) -> float:

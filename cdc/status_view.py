@@ -89,6 +89,9 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for standby in status.get("standbys", ()):
         since = ago(status["at"] - standby["since"])
         yield "standby", f"PID {standby['pid']} on {standby['host']} waits for the slot, for {since}"
+    for event in status.get("events", ()):
+        if event["state"] != "published":
+            yield "event", f"{event['event']}: {event['state']}"
     for run in _worth_a_line(status["snapshots"]):
         done = "" if run["state"] == "refused" else f", {run['rows']:,} rows, {run['share']:.0%}"
         yield "snapshot", f"{_run_title(run)}: {run['state']}{done}"

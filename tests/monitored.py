@@ -64,6 +64,7 @@ def reader_and_watch(directory: Path) -> tuple[Reader, Watch]:
     counters.repeats["customer"] = 2
     counters.batch_answered(0.004)
     counters.failures.note(StatecastError("PLANTED"), 1.0)
+    counters.events = {"customer.v1": False, "order.v1": True}
     counters.runs["customer.v1"] = Run("r", "customer.v1", "running", rows=5, share=0.5)
     watch.last_source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
     watch.written.note(time.monotonic() - 10, LSN(900))

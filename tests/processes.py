@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import redis
 
+from tests.contracts import expect_streams_as_promised
 from tests.fork_server import Forked
 from transforms.keys import Keys
 from transforms.position import LSN, Position
@@ -236,9 +237,14 @@ class Pipeline:
 
 @contextmanager
 def closing(pipeline: Pipeline) -> Iterator[Pipeline]:
-    """The pipeline; its processes end with the block, and their logs are shown when it fails."""
+    """The pipeline; its processes end with the block, and their logs are shown when it fails.
+
+    What is in its streams then must be as its schema documents promise, if Redis is still there.
+    """
     try:
         yield pipeline
+        with suppress(redis.ConnectionError):
+            expect_streams_as_promised(pipeline.redis, pipeline.keys)
     except BaseException:
         for log in sorted(pipeline.directory.glob("*.log")):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")

@@ -8,97 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transforms.column_type import ColumnType, Form
-from transforms.errors import MalformedEntry, StatecastError
-
-
-class SchemaIncompatible(StatecastError):
-    """A change of an event's shape that its version's consumers could not follow."""
-
-    remedy = "Raise the event's `version`: consumers of the old version keep it as long as it is configured."
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaColumn:
-    """A field of the state."""
-
-    name: str
-    pg_type: str
-    base_type: str
-    nullable: bool
-    form: str = "text"
-    """Only for `json_schema`; not part of the document."""
-    is_array: bool = False
-    masked: str | None = None
-    """How its values are hidden: `hash`, `redact` or `null`; None: they are the source's."""
-    embed: EmbedSchema | None = None
-    """What its values are made of, where they are rows of another table."""
-
-    @classmethod
-    def of(cls, name: str, type_: ColumnType, *, nullable: bool) -> SchemaColumn:
-        """The column as the catalog describes it."""
-        is_text = type_.element_oid != 0 and not type_.is_json_array
-        form = Form.TEXT if is_text else type_.form
-        return cls(name, type_.pg_type, type_.base_type, nullable, form.value, type_.is_json_array)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a document has it."""
-        told = {
-            "name": self.name,
-            "pg_type": self.pg_type,
-            "base_type": self.base_type,
-            "nullable": self.nullable,
-            "masked": self.masked or False,
-            "labels": [],
-        }
-        return told | {"embed": self.embed.to_dict()} if self.embed else told
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> SchemaColumn:
-        """Read what `to_dict` wrote, also of versions that knew neither masks nor embeds. Raises KeyError among others.
-
-        `form` and `is_array` are not told.
-        """
-        return cls(
-            raw["name"],
-            raw["pg_type"],
-            raw["base_type"],
-            raw["nullable"],
-            masked=raw.get("masked") or None,
-            embed=EmbedSchema.read(raw["embed"]) if raw.get("embed") else None,
-        )
-
-    @property
-    def shape(self) -> list[Any]:
-        """What a document's fingerprint is made of: name and type, and mask and embed where it has them."""
-        shape: list[Any] = [self.name, self.pg_type]
-        if self.masked or self.embed:
-            shape.append(self.masked)
-        return [*shape, self.embed.shape] if self.embed else shape
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedSchema:
-    """The fields of related rows: a field of the state is an array of objects of them, or one object or null."""
-
-    many: bool
-    key: tuple[str, ...]
-    """The fields that tell one row of the array from the others, as far as they are among `columns`."""
-    columns: tuple[SchemaColumn, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a document has it."""
-        return {"many": self.many, "key": self.key, "columns": [column.to_dict() for column in self.columns]}
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> EmbedSchema:
-        """Read what `to_dict` wrote. Raises KeyError among others."""
-        return cls(raw["many"], tuple(raw["key"]), tuple(map(SchemaColumn.read, raw["columns"])))
-
-    @property
-    def shape(self) -> list[Any]:
-        """What a document's fingerprint is made of."""
-        return [self.many, self.key, [column.shape for column in self.columns]]
+from transforms.errors import MalformedEntry
+from transforms.json_schema import state_schema
+from transforms.schema_columns import EmbedSchema as EmbedSchema
+from transforms.schema_columns import SchemaColumn as SchemaColumn
+from transforms.succession import FieldsRetyped as FieldsRetyped
+from transforms.succession import SchemaIncompatible as SchemaIncompatible
+from transforms.succession import compare_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +65,15 @@ class SchemaDocument:
         )
         return mine == others
 
+    @property
+    def later_names(self) -> frozenset[str]:
+        """The fields that entries of earlier revisions do not have."""
+        return frozenset(self.names).difference(*(self.revisions[:1] or [self.names]))
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the state, with that of the key among its `$defs`."""
+        return state_schema(self.label, self.rev, self.key, self.columns, optional=self.later_names)
+
     def to_json(self) -> str:
         """The document as it is stored."""
         return json.dumps(
@@ -163,18 +88,10 @@ class SchemaDocument:
                 "rev": self.rev,
                 "revisions": self.revisions or [self.names],
                 "fingerprint": self.fingerprint,
-                "json_schema": self._json_schema(),
+                "json_schema": self.json_schema(),
             },
             ensure_ascii=False,
         )
-
-    def _json_schema(self) -> dict[str, Any]:
-        return {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": self.label,
-            "type": "object",
-            "properties": {column.name: _json_type(column) for column in self.columns},
-        }
 
     @classmethod
     def parse(cls, text: str | bytes) -> SchemaDocument:
@@ -194,30 +111,12 @@ class SchemaDocument:
     def succeed(self, old: SchemaDocument) -> SchemaDocument:
         """This shape as the next revision of `old`, or `old`'s revision when nothing consumers see has changed.
 
-        Fields may be added when they are nullable, and types may change: older rows follow through a snapshot.
-        Raises SchemaIncompatible for anything else.
+        Fields may be added when they are nullable: older rows follow through a snapshot. Raises FieldsRetyped where
+        nothing but types is another, SchemaIncompatible for anything else.
         """
         if self.fingerprint == old.fingerprint:
             return replace(self, rev=old.rev, revisions=old.revisions)
         if (self.key, self.stream) != (old.key, old.stream):
             raise SchemaIncompatible(f"event {self.label}: its key or stream has changed")
-        removed = [name for name in old.names if name not in self.names]
-        if removed:
-            raise SchemaIncompatible(f"event {self.label}: {', '.join(removed)} is no longer among its columns")
-        required = [column.name for column in self.columns if column.name not in old.names and not column.nullable]
-        if required:
-            raise SchemaIncompatible(f"event {self.label}: the new field {', '.join(required)} is NOT NULL")
+        compare_fields(self.label, old.columns, self.columns)
         return replace(self, rev=old.rev + 1, revisions=(*(old.revisions or (old.names,)), self.names))
-
-
-def _json_type(column: SchemaColumn) -> dict[str, Any]:
-    forms: dict[str, dict[str, Any]] = {
-        Form.NUMBER.value: {"type": "integer"},
-        Form.FLOAT.value: {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]},
-        Form.BOOLEAN.value: {"type": "boolean"},
-        Form.JSON.value: {},
-        Form.JSONB.value: {},
-    }
-    scalar = forms.get(column.form, {"type": "string"})
-    whole = {"type": ["array", "string"]} if column.is_array else scalar
-    return {"anyOf": [whole, {"type": "null"}]} if column.nullable and whole else whole

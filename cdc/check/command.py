@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from cdc.check.published import published_before
 from cdc.check.redis_rights import rights_findings
 from cdc.check.source import source_findings
 from cdc.check.transport import transport_findings
@@ -23,7 +24,7 @@ def run_checks(config: ReaderConfig) -> list[Finding]:
     findings: list[Finding] = []
     try:
         with closing(Source(config.source.address, config.application_name + "_check")) as source:
-            findings += source_findings(source, config)
+            findings += source_findings(source, config, published_before(config))
     except StatecastError as error:
         findings.append(_failure("source", error))
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from cdc.catalog import EventMapping
 from cdc.check.failover import failover_findings
 from cdc.check.publication import publication_findings, slot_finding
+from cdc.check.published import Before
 from cdc.check.tables import event_findings, grant_findings
 from cdc.config import ReaderConfig
 from cdc.server.facts import ServerFacts, describe_server
@@ -18,8 +19,8 @@ from cdc.source.slot import find_slot
 from transforms.finding import Finding
 
 
-def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
-    """All that can be said. Raises SourceError when the connection breaks."""
+def source_findings(source: Source, config: ReaderConfig, before: Before) -> Iterator[Finding]:
+    """All that can be said; `before`: what was published already. Raises SourceError."""
     facts = describe_server(source)
     publication, slot = find_publication(source, config.publication), find_slot(source, config.source.slot)
     yield _reached(facts)
@@ -27,7 +28,7 @@ def source_findings(source: Source, config: ReaderConfig) -> Iterator[Finding]:
     yield from room_findings(facts, slot)
     yield role_finding(facts)
     mappings: list[EventMapping] = []
-    yield from event_findings(source, config, mappings)
+    yield from event_findings(source, config, mappings, before)
     yield from grant_findings(source, mappings, facts.role)
     yield from publication_findings(source, config, mappings, publication, slot, facts)
     yield slot_finding(config, slot)

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.catalog import EventMapping, check_own_log, map_event
+from cdc.catalog import EventMapping, check_own_log
+from cdc.check.published import Before
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
+from cdc.event_shape import expect_same_columns, shape_of
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
@@ -17,6 +19,7 @@ from cdc.wording import counted, size
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
+from transforms.schema import SchemaDocument
 
 _GRANTS = resources.files("cdc.check").joinpath("grants.sql").read_text()
 _POLICIES = """
@@ -45,20 +48,27 @@ _MUST_NOT = {
 }
 
 
-def event_findings(source: Source, config: ReaderConfig, mappings: list[EventMapping]) -> Iterator[Finding]:
-    """The events; `mappings` takes those that fit."""
+def event_findings(
+    source: Source, config: ReaderConfig, mappings: list[EventMapping], before: Before
+) -> Iterator[Finding]:
+    """The events; `mappings` takes those that fit; `before`: what was published already."""
     tables = describe_tables(source, tuple({event.table for event in config.events}))
     publication = find_publication(source, config.publication)
     published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
         try:
-            mapping = map_event(event, tables.get(event.table))
+            table, old, known = tables.get(event.table), before.documents.get(event.label), before.known
+            expect_same_columns(event, table, known.columns.get(event.label, {}), known.numbers.get(event.label, {}))
+            mapping, document = shape_of(event, table, old)
             check_own_log(mapping.table, published)
         except StatecastError as error:
-            yield Finding("error", f"event {event.label}", str(error), error.remedy)
+            thing = f"event {event.label}"
+            yield Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)
             continue
         mappings.append(mapping)
+        if old is not None and document.rev > old.rev:
+            yield _next_revision(document, old)
         yield from _fitting(event, mapping, large.get(event.table, 0))
         unmapped = [child for child in mapping.table.children if child not in {each.table for each in config.events}]
         if unmapped:
@@ -92,6 +102,13 @@ def _large_values(thing: str, event: EventConfig, large_bytes: int) -> Finding:
             + full,
         )  # fmt: skip
     return Finding("warning", thing, f'{table} stops the reader (unchanged_toast = "halt")', full)
+
+
+def _next_revision(document: SchemaDocument, old: SchemaDocument) -> Finding:
+    added = [name for name in document.names if name not in old.names]
+    what = f"{', '.join(added)} is new and nullable" if added else "its fields stand in another order"
+    told = f"revision {document.rev}: {what}, `cdc run` makes a snapshot"
+    return Finding("ok", f"event {document.label}", told)
 
 
 def _duties(mappings: Sequence[EventMapping]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -68,8 +68,11 @@ class Runs:
         counters: Counters,
         stream_waits_for: Callable[[str], str | None],
         meanwhile: Callable[[], None],
+        stopped: Collection[str] = (),
     ) -> None:
-        """`stream_waits_for`: whose reading a stream waits for before it takes more rows of a snapshot.
+        """`stopped`: events whose runs wait until they are mended.
+
+        `stream_waits_for`: whose reading a stream waits for before it takes more rows of a snapshot.
 
         `meanwhile` is called now and then while a mark is waited for.
         """
@@ -83,6 +86,7 @@ class Runs:
         self._counters = counters
         self._stream_waits_for = stream_waits_for
         self._meanwhile = meanwhile
+        self._stopped = stopped
         self._writers: dict[str, _Writers] = {}
         """By event: of its runs that have not begun, one is for an event that was not published before."""
         self.paused_since: float | None = None
@@ -101,14 +105,15 @@ class Runs:
 
     def keep(self) -> bool:
         """End what is complete and begin what can be; returns whether anything is left to do."""
-        for run in self._control.take_requests(list(self._subjects)):
-            self._judged(run)
+        for run in self._control.take_requests([*self._subjects, *self._stopped]):
+            if run.event in self._subjects:
+                self._judged(run)
         for in_hand in self._threads.runs:
             self._counters.runs[in_hand.run.event] = in_hand.run
             if in_hand.may_end:
                 self._end(in_hand)
         stored = self._stored()
-        left = [run for run in stored if not run.is_over and run.id not in self._ended]
+        left = [run for run in stored if self._is_left(run)]
         if self._untold and not left:
             rows = sum(run.rows for run in self._untold)
             events = counted(len(self._untold), "event")
@@ -125,10 +130,14 @@ class Runs:
                 self._begin(run, stored)
         return bool(left)
 
+    def _is_left(self, run: Run) -> bool:
+        """Whether something can be done for it now."""
+        return not run.is_over and run.id not in self._ended and run.event in self._subjects
+
     def _stored(self) -> list[Run]:
         """The runs that are stored, without those that nobody can make and those that another one stands for."""
         stored = self._control.runs()
-        unmapped = [run for run in stored if run.event not in self._subjects]
+        unmapped = [run for run in stored if run.event not in self._subjects and run.event not in self._stopped]
         gone = {run.id for run in (*unmapped, *_old_refusals(stored))}
         self._control.forget_runs(list(gone))
         stored = [run for run in stored if run.id not in gone]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cdc.control import Control
 from cdc.counters import Counters
@@ -55,11 +55,13 @@ class SnapshotWorker:
         counters: Counters,
         stream_waits_for: Callable[[str], str | None],
         chunk_threads: int,
+        stopped: Collection[str] = (),
     ) -> None:
         """`source` is for the thread that keeps the runs, `open_source` makes one for a thread that reads chunks.
 
         `post` has a function called by the stream's thread; `verify` is called every few seconds and raises what it
         finds wrong with the mapping; `stream_waits_for` tells whose reading a stream waits for before it takes more.
+        `stopped`: events whose runs wait until they are mended.
         """
         self._source = source
         self._translator = translator
@@ -89,6 +91,7 @@ class SnapshotWorker:
             counters,
             stream_waits_for,
             self._look_at_source,
+            stopped,
         )
         self.when_idle: Callable[[], None] = lambda: None
         self.idle = threading.Event()

@@ -98,6 +98,7 @@ def test_alerts_watch_everything_that_can_fail() -> None:
         "statecast_consumer_holding_seconds",
         "statecast_transport_memory_used_bytes",
         "statecast_retention_failing",
+        "statecast_reader_event_stopped",
     }
 
 

@@ -195,8 +195,11 @@ def test_the_owner_may_change_every_mapped_table(shop: Pipeline) -> None:
                 "UPDATE {table} SET {first} = {first}",
                 "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT 1)",
             )
-    assert reader.wait() == 3
+        shop.wait_published()
+    assert reader.running
     assert "has no column rev" in reader.output
+    stopped = json.loads(shop.redis.hget(shop.keys.meta, "stopped") or b"{}")
+    assert len(stopped) == len(workload.COLUMNS)
 
 
 def run_as_owner(owner: psycopg.Connection, table: str, *statements: str) -> None:

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from cdc.control import Control
 from cdc.source.connection import SETTINGS
-from tests import servers
+from tests import contracts, servers
 from tests.processes import Command, Pipeline, closing, wait_until
 from tests.types.copying import Copying
 
@@ -124,6 +124,7 @@ class Mirror:
         self.control = Control(self.pipeline.redis, self.pipeline.keys)
         self._copying = Copying(self.pipeline.environment["TARGET_DSN"], target, self.pipeline)
         self._commands: list[Command] = []
+        self._checked = "0-0"
 
     def start(self, setup: str) -> None:
         """Make the tables, start reader and sink, and wait until they work."""
@@ -158,12 +159,22 @@ class Mirror:
                 )
             )
         self.settle()
+        self._expect_as_promised(f"{group}_inserted.v1")
         found = [one for path in PATHS for one in self.differences(group, path)]
         if snapshot:
             self.target.execute(sql.SQL("DELETE FROM replica.{}").format(sql.Identifier(f"{group}_inserted")))
             self.snapshot(f"{group}_inserted")
             found += self.differences(group, "inserted", path="snapshot")
         return found
+
+    def _expect_as_promised(self, event: str) -> None:
+        """Every entry of an event since this was asked last must be as its schema document promises."""
+        redis, keys = self.pipeline.redis, self.pipeline.keys
+        found = cast(list[Any], redis.xrange(keys.stream("all", 1), f"({self._checked}"))
+        entries = [fields for _, fields in found if fields.get(b"type") == event.encode()]
+        assert entries
+        contracts.expect_as_promised(cast(dict[bytes, bytes], redis.hgetall(keys.schema)), entries)
+        self._checked = found[-1][0].decode()
 
     def _give(self, group: str, batch: Batch) -> None:
         names = list(batch)

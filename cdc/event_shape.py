@@ -1,0 +1,101 @@
+"""What an event publishes of its table as that is now, and whether consumers of what it published can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from cdc.catalog import ColumnUnfit, ConditionUnfit, EventMapping, MappedField, Table, fingerprint_of, map_event
+from cdc.config import EventConfig
+from cdc.shaping import ALL_COLUMNS
+from cdc.stopping import Stop
+from transforms.column_type import TEXT_TYPE
+from transforms.schema import FieldsRetyped, SchemaColumn, SchemaDocument, SchemaIncompatible
+
+
+class Shape(NamedTuple):
+    """An event, and the document that its consumers see."""
+
+    mapping: EventMapping
+    document: SchemaDocument
+
+
+def shape_of(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
+    """The event's shape now; `old` is the document that was published last.
+
+    Raises TableUnfit and its kinds, and SchemaIncompatible.
+    """
+    if event.columns == ALL_COLUMNS and old is not None:
+        columns_of = {name: column for column, name in event.rename.items()}
+        event = event.model_copy(update={"columns": tuple(columns_of.get(name, name) for name in old.names)})
+    mapping = map_event(event, table)
+    columns = tuple(map(_schema_column, mapping.fields))
+    key = tuple(field.name for field in mapping.key_fields)
+    document = SchemaDocument(event.type, event.version, event.stream, key, columns)
+    return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
+
+
+def expect_same_columns(
+    event: EventConfig, table: Table | None, columns_before: Mapping[str, str], numbers_before: Mapping[str, int]
+) -> None:
+    """Raise SchemaIncompatible where a published field would be filled from another column of the table than before.
+
+    `columns_before`: field -> column; `numbers_before`: column -> its number. A column that the source has renamed and
+    the configuration follows is the same one.
+    """
+    numbers = {column.name: column.number for column in table.columns} if table is not None else {}
+    for column in event.columns:
+        field = event.rename.get(column, column)
+        before = columns_before.get(field, column)
+        was, is_now = numbers_before.get(before), numbers.get(column)
+        if before != column and None not in (was, is_now) and was != is_now:
+            raise SchemaIncompatible(f"event {event.label}: {field} was column {before} and is {column} now")
+
+
+def judged_shape(
+    event: EventConfig, table: Table | None, old: SchemaDocument | None, where_before: str | None = None
+) -> Shape | Stop:
+    """The event's shape now, or why it stops; a mistake in the configuration is raised.
+
+    `where_before`: the fingerprint of its condition as it was published; None: it is what it was.
+    """
+    try:
+        return shape_of(event, table, old)
+    except (FieldsRetyped, ColumnUnfit) as error:
+        if table is None or old is None or not _came_from_the_table(event, old, where_before, error):
+            raise
+        return Stop.because(event.label, error, table.oid, _remedy(event, table, error))
+
+
+def _came_from_the_table(
+    event: EventConfig, old: SchemaDocument, where_before: str | None, error: FieldsRetyped | ColumnUnfit
+) -> bool:
+    """Whether it is the table that has changed, for what is wrong was right when it was published."""
+    if isinstance(error, ConditionUnfit):
+        return event.where is not None and where_before in (None, fingerprint_of(event.where))
+    if isinstance(error, ColumnUnfit):
+        listed = {event.rename.get(column, column) for column in error.columns}
+        return bool(listed) and listed <= set(old.names)
+    return True
+
+
+def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit) -> str:
+    if isinstance(error, FieldsRetyped):
+        return error.remedy
+    if isinstance(error, ConditionUnfit):
+        return (
+            f"Give {table.name} the column back as it was, or change events.{event.name}.where: the event goes on with"
+            " a snapshot."
+        )
+    return (
+        f"Give {table.name} its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
+        f" snapshot. Or take it out of events.{event.name}.columns and raise the event's `version`."
+    )
+
+
+def _schema_column(field: MappedField) -> SchemaColumn:
+    column = field.column
+    type_ = TEXT_TYPE if field.masked in ("hash", "redact") else column.type
+    nullable = not column.not_null or field.masked == "null"
+    return replace(SchemaColumn.of(field.name, type_, nullable=nullable), masked=field.masked)
