@@ -7,6 +7,7 @@ application's own UPDATE fail afterwards, so these rules are checked before a pu
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -180,13 +181,17 @@ class EventMapping:
 
     def shaping(self, masks: Masks) -> dict[str, str]:
         """What a change of makes other rows, or other values, of the same table: what -> its fingerprint."""
-        found = {} if self.where is None else {"where": fingerprint_of(self.where)}
+        found = {}
+        if self.where is not None and self.condition is not None:
+            types = {column.name: column.type.pg_type for column in self.read}
+            judged = [types[name] for name in columns_of(self.condition)]
+            found = {"where": fingerprint_of(self.where), "judged": fingerprint_of(json.dumps(judged))}
         hashes = any(field.masked == "hash" for field in self.fields)
         return found | {"hash_key": masks.fingerprint} if hashes else found
 
 
 def fingerprint_of(where: str) -> str:
-    """What tells a condition from another one; it may hold values, and is kept nowhere itself."""
+    """What tells a condition, or its types, from other ones; it may hold values, and is kept nowhere itself."""
     return hashlib.sha256(where.encode()).hexdigest()[:16]
 
 

@@ -112,7 +112,9 @@ def _is_over(asked: Run, there: Sequence[Run], serving: dict[Run, Run]) -> bool:
 
 def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[str], where: str) -> None:
     """Judge a condition as the reader will, for each event, before anything is asked. Raises ConditionRefused."""
-    shapes = Shapes([event for event in config.events if event.label in labels], control.schemas())
+    shapes = Shapes(
+        [event for event in config.events if event.label in labels], control.schemas(), config.masking.masks
+    )
     problems = []
     with closing(Source(config.source.address, f"{config.application_name}_snapshot")) as source:
         shapes.compare(describe_tables(source, shapes.tables), {}, snapshot=False)
@@ -121,7 +123,7 @@ def _check_condition(config: ReaderConfig, control: Control, labels: Sequence[st
                 raise shapes.stopped[label].error(label)
             shape = shapes[label]
             try:
-                only_where(source, Subject.of(shape.mapping, shape.document.rev, str.encode), where)
+                only_where(source, Subject.of(shape.mapping, shape.document.rev, str.encode, shapes.masks), where)
             except ConditionRefused as error:
                 problems.append(f"--where, for event {label}: {error}")
     if problems:

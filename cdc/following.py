@@ -109,8 +109,17 @@ class Follower:
     def _follow_catalog(self) -> None:
         """The log's columns are not the mapping's: has a table changed, or is this from before a change?"""
         shapes = self._shapes
-        change = shapes.compare(describe_tables(self._source, shapes.tables), shapes.mapped, snapshot=True)
+        change = shapes.compare(
+            describe_tables(self._source, shapes.tables),
+            shapes.mapped,
+            snapshot=True,
+            shaping_before=self._known.shaping,
+        )
         self._expect_all_to_go_on()
+        if change.reshaped:
+            raise MappingMoved(
+                f"columns that `where` of event {', '.join(sorted(change.reshaped))} looks at were altered"
+            )
         if not change.documents:
             return
         for document in change.documents:

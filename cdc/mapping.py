@@ -31,7 +31,7 @@ from cdc.transport import TransportState
 from transforms.column_type import ColumnType, RelationColumn
 from transforms.condition.columns import columns_of
 from transforms.condition.refusal import ConditionRefused
-from transforms.masking import NO_KEY, Masks
+from transforms.masking import Masks
 from transforms.names import TableName
 from transforms.schema import SchemaDocument, SchemaIncompatible
 
@@ -54,8 +54,15 @@ class Change:
 
 def _reshaped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What is another one now, in words."""
-    words = {"where": "condition", "hash_key": "hash key"}
-    return [words[part] for part in words if before.get(part) != now.get(part)]
+    words = {
+        "where": "its condition is another one than before",
+        "judged": "its condition's columns are of other types than before",
+        "hash_key": "its hash key is another one than before",
+    }
+    others = {part for part in words if before.get(part) != now.get(part)}
+    if "where" in others:
+        others.discard("judged")
+    return [words[part] for part in words if part in others]
 
 
 def _by_type_and_version(item: tuple[str, int]) -> tuple[str, int]:
@@ -67,9 +74,7 @@ def _by_type_and_version(item: tuple[str, int]) -> tuple[str, int]:
 class Shapes:
     """All events of the configuration by label."""
 
-    def __init__(
-        self, events: Sequence[EventConfig], stored: Mapping[str, SchemaDocument], masks: Masks = NO_KEY
-    ) -> None:
+    def __init__(self, events: Sequence[EventConfig], stored: Mapping[str, SchemaDocument], masks: Masks) -> None:
         """`stored` are the documents that were published before."""
         self.masks = masks
         self._events = {event.label: event for event in events}
@@ -171,6 +176,9 @@ class Shapes:
             self._by_label[label], self._stored[label] = shape, shape.document
             if old is None or not shape.document.tells_the_same_as(old):
                 change.documents.append(shape.document)
+            shaping = shape.mapping.shaping(self.masks)
+            if others := [] if shaping_before is None else _reshaped(shaping_before.get(label, {}), shaping):
+                change.reshaped.add(label)
             first = mapped_before.get(label) != shape.mapping.table.oid
             grown = old is not None and shape.document.rev > old.rev
             if before is not None:
@@ -178,19 +186,14 @@ class Shapes:
                 change.runs.append(Run.new(label, first=True, reason=before.after))
             elif (first and snapshot) or grown:
                 change.runs.append(Run.new(label, first=first))
-            elif not first and (others := shape.mapping.replaced_columns(numbers)):
-                reason = f"its column {', '.join(others)} is another one than before: the log has no old rows' values"
+            elif not first and (replaced := shape.mapping.replaced_columns(numbers)):
+                reason = f"its column {', '.join(replaced)} is another one than before: the log has no old rows' values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))
-            elif (
-                not first
-                and shaping_before is not None
-                and (others := _reshaped(shaping_before.get(label, {}), shape.mapping.shaping(self.masks)))
-            ):
-                reason = f"its {' and '.join(others)} is another one than before"
+            elif not first and others:
+                reason = " and ".join(others)
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, reason=reason))
-                change.reshaped.add(label)
         return change
 
     def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:

@@ -101,7 +101,7 @@ def _unpublished(config: SchemaConfig, events: Sequence[EventConfig]) -> dict[st
     if not events:
         return {}
     assert isinstance(config, ReaderConfig)
-    shapes = Shapes(events, {})
+    shapes = Shapes(events, {}, config.masking.masks)
     with closing(Source(config.source.address, f"{config.application_name}_schema")) as source:
         shapes.compare(describe_tables(source, shapes.tables), {}, snapshot=False)
     return {shape.document.label: shape.document for shape in shapes.values()}

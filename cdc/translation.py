@@ -181,7 +181,10 @@ class Translator:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _routes_of(self, frame: bytes) -> Sequence[Route]:
-        self.hand.count()
+        hand = self.hand
+        if not hand.is_open:
+            raise MalformedMessage("a change outside of a transaction")
+        hand.n += 1  # as `count` does, without a call
         routes = self._routes.get(frame[_RELATION])
         if routes is None:
             raise MalformedMessage("a change of a relation that was not announced")

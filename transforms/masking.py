@@ -11,9 +11,10 @@ NULL stays NULL. A mask takes the value where it is decoded: nothing behind that
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import orjson
 
@@ -21,7 +22,11 @@ from transforms.row import NULL_JSON, Mask
 
 MaskName: TypeAlias = Literal["hash", "redact", "null"]
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
 REDACTED: Final = "[redacted]"
+_BLOCK: Final = 64  # bytes of SHA-256's
 LEAST_KEY_CHARACTERS: Final = 16
 """A shorter key could be guessed by whoever knows one value and its hash."""
 
@@ -41,10 +46,15 @@ class Masks:
             return NULL_JSON if name == "null" else orjson.dumps(REDACTED)
         if self.hash_key is None:
             raise ValueError("a hash needs a key")
-        key, opening = self.hash_key, orjson.dumps(self.hash_key_id + ":")[:-1]
+        opening = orjson.dumps(self.hash_key_id + ":")[:-1].decode()
+        inner, outer = _begun(self.hash_key)
 
         def encode(text: bytes) -> bytes:
-            return b'%b%b"' % (opening, hmac.digest(key, text, "sha256").hex().encode())
+            digest = inner.copy()
+            digest.update(text)
+            whole = outer.copy()
+            whole.update(digest.digest())
+            return f'{opening}{whole.hexdigest()}"'.encode()
 
         return encode
 
@@ -56,5 +66,11 @@ class Masks:
         return hmac.digest(self.hash_key, self.hash_key_id.encode(), "sha256").hex()[:16]
 
 
-NO_KEY: Final = Masks()
-"""All but `hash`."""
+def _begun(key: bytes) -> tuple[Hash, Hash]:
+    """The two hashes of an HMAC, with the key in them: to copy them takes a third of what `hmac.digest` does.
+
+    Source: https://www.rfc-editor.org/rfc/rfc2104 (section 2)
+    """
+    block = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+    return inner, outer

@@ -16,6 +16,7 @@ from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
 from cdc.wording import counted, size
+from transforms.condition.refusal import excerpt
 from transforms.errors import StatecastError
 from transforms.finding import Finding
 from transforms.names import TableName, quote_identifier
@@ -84,6 +85,10 @@ def _fitting(event: EventConfig, mapping: EventMapping, large_bytes: int) -> Ite
     unlisted = [column.name for column in mapping.table.columns if column.name not in listed]
     if unlisted and event.columns != ALL_COLUMNS:
         yield Finding("ok", thing, f"not published: {', '.join(unlisted)}")
+    if masked := [f"{field.column.name} ({field.masked})" for field in mapping.fields if field.masked]:
+        yield Finding("ok", thing, f"masked: {', '.join(masked)}")
+    if mapping.where is not None:
+        yield Finding("ok", thing, f"only rows where {excerpt(mapping.where)}")
     if large_bytes and mapping.table.identity != "f":
         yield _large_values(thing, event, large_bytes)
 

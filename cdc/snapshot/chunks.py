@@ -52,7 +52,7 @@ class Chunks:
 
     def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
         """Read and encode rows. Raises TableReshaped, and what the encoder raises."""
-        oid, columns = subject.mapping.table.oid, subject.mapping.columns
+        oid, columns = subject.mapping.table.oid, subject.mapping.read
         while True:
             before = table_shape(self.source, oid)
             rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.lines)

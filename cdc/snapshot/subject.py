@@ -11,7 +11,7 @@ from cdc.encoding import encoder_for
 from cdc.route import Route
 from cdc.source.chunk import ChunkQuery
 from transforms.column_type import ColumnType, RelationColumn
-from transforms.masking import NO_KEY, Masks
+from transforms.masking import Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Subject:
     """SQL, in the names of the event's columns, that the rows of a range must meet."""
 
     @classmethod
-    def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes], masks: Masks = NO_KEY) -> Subject:
+    def of(cls, mapping: EventMapping, rev: int, stream_key: Callable[[str], bytes], masks: Masks) -> Subject:
         """Compile the encoder for rows in the order of the columns that are read."""
         relation = [RelationColumn(column.name, column.type) for column in mapping.read]
         encoder = encoder_for(mapping, masks, relation, mapping.fields, mapping.condition)

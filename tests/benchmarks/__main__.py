@@ -23,8 +23,8 @@ from tests.benchmarks.latency import LATENCY_CONTENDERS
 from tests.benchmarks.log_readers import BareLibpq, RecvLogical
 from tests.benchmarks.measuring import Measurement
 from tests.benchmarks.peers import PEERS, available
-from tests.benchmarks.product import EndToEnd, EndToEndUnix, ReaderOnly
-from tests.benchmarks.report import as_json, missed, table_of
+from tests.benchmarks.product import EndToEnd, EndToEndUnix, ReaderOnly, ShapedEndToEnd, ShapedReader
+from tests.benchmarks.report import SHAPED_BARS, as_json, missed, table_of
 from tests.benchmarks.snapshots import SNAPSHOT_CONTENDERS
 from tests.benchmarks.subscription import Subscription, SubscriptionUnix
 from tests.benchmarks.workloads import Workload, workloads
@@ -32,6 +32,7 @@ from tests.servers import keep_in_memory
 from transforms.position import LSN
 
 CONTENDERS: tuple[type[Contender], ...] = (RecvLogical, BareLibpq, ReaderOnly, EndToEnd, Subscription)
+SHAPED: tuple[type[Contender], ...] = (ShapedReader, ShapedEndToEnd)
 CO_LOCATED: tuple[type[Contender], ...] = (EndToEndUnix, SubscriptionUnix)
 CONTENDERS_OF: dict[str, Sequence[type[Contender]]] = {"snapshot": SNAPSHOT_CONTENDERS, "latency": LATENCY_CONTENDERS}
 QUICK_SCALE = 0.1
@@ -76,7 +77,8 @@ def contenders(workload: Workload, options: argparse.Namespace) -> list[type[Con
     if options.quick:
         return [RecvLogical, ReaderOnly, EndToEnd, Subscription]
     co_located = CO_LOCATED if workload.name == "bulk" and not options.peers else ()
-    return [*CONTENDERS, *co_located, *(available(PEERS) if options.peers else ())]
+    shaped = SHAPED if workload.name in SHAPED_BARS and not options.peers else ()
+    return [*CONTENDERS, *shaped, *co_located, *(available(PEERS) if options.peers else ())]
 
 
 def run_workload(

@@ -16,6 +16,8 @@ class Statecast(Contender):
 
     with_sink: bool
     snapshot = "never"
+    shape = ""
+    """More of the event's section."""
     pipeline: Pipeline
     processes: dict[str, Command]
 
@@ -31,7 +33,7 @@ class Statecast(Contender):
         directory = bench.directory / self.slot
         directory.mkdir()
         columns = ", ".join(f'"{name}"' for name in self.workload.names)
-        configuration = f'[events.bench]\ntable = "bench"\ncolumns = [{columns}]\n'
+        configuration = f'[events.bench]\ntable = "bench"\ncolumns = [{columns}]\n{self.shape}'
         configuration += '[sinks.copy]\ntype = "postgres"\ndsn = "${TARGET_DSN}"\n[sinks.copy.tables]\n'
         configuration += f'bench = "replica.{self.slot}"\n'
         environment = {"TARGET_DSN": bench.target_dsn()}
@@ -119,6 +121,30 @@ class EndToEnd(Statecast):
     name = "statecast"
     with_sink = True
     snapshot = "initial"
+
+
+SHAPE = """
+rename = { customer_id = "customer", note = "remark" }
+mask = { status = "hash", doc = "redact", ref = "null" }
+where = "amount >= 0.5 AND status IN ('new', 'paid', 'sent', 'again')"
+[masking]
+hash_key = "the key of the benchmark"
+"""
+"""Of a row, two fields have other names and three are masked; nearly every one is of the event."""
+
+
+class ShapedReader(ReaderOnly):
+    """The same with rename, mask and where."""
+
+    name = "reader, shaped"
+    shape = SHAPE
+
+
+class ShapedEndToEnd(EndToEnd):
+    """The same with rename, mask and where."""
+
+    name = "statecast, shaped"
+    shape = SHAPE
 
 
 class EndToEndUnix(EndToEnd):

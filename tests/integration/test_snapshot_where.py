@@ -285,7 +285,7 @@ def query(source: Source, table: str, key: tuple[str, ...], **parts: Any) -> Chu
     name = TableName("public", table)
     described: Table = describe_tables(source, [name])[name]
     columns = {column.name: column for column in described.columns}
-    return ChunkQuery(name, described.columns, tuple(columns[each] for each in key), only=True, **parts)
+    return ChunkQuery(name, described.columns, tuple(columns[each] for each in key), key, only=True, **parts)
 
 
 @pytest.mark.parametrize("after", [None, ("r50", "50123")])

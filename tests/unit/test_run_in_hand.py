@@ -231,6 +231,14 @@ def test_an_empty_chunk_that_missed_something_holds_nobody_up() -> None:
     assert table.published == []
 
 
+def test_a_masked_key_is_not_stored_so_the_run_would_begin_anew() -> None:
+    table = Table(keys(50), key_is_masked=True)
+    work_through(table, in_hand(table))
+    assert table.published == keys(50)
+    assert {note["after"] for note in table.notes} == {None}
+    assert [note["rows"] for note in table.notes][-1] == 50
+
+
 def test_threads_that_wait_for_their_turn_stop_with_the_session() -> None:
     waiting, begun = Waiting(), threading.Barrier(2)
     first = True

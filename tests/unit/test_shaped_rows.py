@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -201,6 +202,14 @@ def test_another_mistake_of_the_judge_is_not_hidden(make: Make) -> None:
             made.row(builders.tuple_data(b"1", None, b"x"), 0, 0)
         with pytest.raises(ZeroDivisionError):
             made.lines([b"1\ta\tb\n"])
+
+
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=200))
+def test_a_hash_is_an_hmac_whatever_the_sizes(key: bytes, text: bytes) -> None:
+    mask = Masks(key, "k1").of("hash")
+    assert callable(mask)
+    for _ in range(2):
+        assert mask(text) == b'"k1:%b"' % hmac.digest(key, text, "sha256").hex().encode()
 
 
 def test_a_hash_needs_a_key() -> None:

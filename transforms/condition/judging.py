@@ -41,11 +41,10 @@ class _Compiler:
             case Not(term):
                 return _negated(self.judge(term))
             case Comparison(column, sign, literal):
-                compare, key, wanted = _COMPARE[sign], column.kind.key, literal.key
-                return self._of_value(column.name, lambda text: compare(key(text), wanted))
+                return _compared(self._place[column.name], column.kind.key, _COMPARE[sign], literal.key)
             case OneOf(column, literals):
-                key, among = column.kind.key, frozenset(literal.key for literal in literals)
-                return self._of_value(column.name, lambda text: key(text) in among)
+                among = frozenset(literal.key for literal in literals)
+                return _among(self._place[column.name], column.kind.key, among)
             case Matches(column, pattern):
                 matches = patterns.compile_pattern(pattern).fullmatch
                 return self._of_value(column.name, lambda text: matches(text.decode()) is not None)
@@ -62,6 +61,23 @@ class _Compiler:
             return None if (text := row[at]) is None else judge(text)
 
         return judged
+
+
+# Each in one function, for a row is judged in less than a microsecond, and a call is a tenth of that.
+
+
+def _compared(at: int, key: Callable[[bytes], Any], compare: Callable[[Any, Any], bool], wanted: Any) -> Judge:
+    def judged(row: Sequence[bytes | None]) -> bool | None:
+        return None if (text := row[at]) is None else compare(key(text), wanted)
+
+    return judged
+
+
+def _among(at: int, key: Callable[[bytes], Any], among: frozenset[Any]) -> Judge:
+    def judged(row: Sequence[bytes | None]) -> bool | None:
+        return None if (text := row[at]) is None else key(text) in among
+
+    return judged
 
 
 def _first_or_unknown(decisive: bool, judges: Sequence[Judge]) -> Judge:
