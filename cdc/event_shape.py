@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cdc.catalog import ColumnUnfit, ConditionUnfit, EventMapping, MappedField, Table, fingerprint_of, map_event
+from cdc.catalog import (
+    ColumnUnfit,
+    ConditionUnfit,
+    EventMapping,
+    FieldPath,
+    MappedField,
+    Table,
+    fingerprint_of,
+    map_event,
+)
 from cdc.config import EventConfig
 from cdc.known import Known
 from cdc.shaping import ALL_COLUMNS
@@ -79,9 +89,15 @@ def _came_from_the_table(
         )
         return event.where is not None and same_where
     if isinstance(error, ColumnUnfit):
-        listed = {event.rename.get(column, column) for column in error.columns}
-        return bool(listed) and listed <= set(old.names)
+        return bool(error.fields) and all(_is_told(old.columns, path) for path in error.fields)
     return True
+
+
+def _is_told(columns: Sequence[SchemaColumn], path: FieldPath) -> bool:
+    """Whether consumers know of a field."""
+    for name in path[:-1]:
+        columns = next((each.embed.columns for each in columns if each.name == name and each.embed is not None), ())
+    return path[-1] in {column.name for column in columns}
 
 
 def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit) -> str:
@@ -93,8 +109,8 @@ def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit
             " a snapshot."
         )
     return (
-        f"Give {table.name} its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
-        f" snapshot. Or take it out of events.{event.name}.columns and raise the event's `version`."
+        f"Give the table its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
+        " snapshot. Or take it out of the event's `columns` and raise its `version`."
     )
 
 
