@@ -36,15 +36,21 @@ class IdentityMissing(TableUnfit):
     remedy = "Give the table a primary key, or run `ALTER TABLE ... REPLICA IDENTITY USING INDEX ...`."
 
 
+FieldPath = tuple[str, ...]
+"""The published names that lead to a field: of related rows those of the fields around it come first."""
+
+
 class ColumnUnfit(TableUnfit):
     """Mapped columns are not there, or not in the log."""
 
     remedy = "Correct events.*.columns in the configuration."
 
-    def __init__(self, message: str, columns: Sequence[str] = (), *, remedy: str | None = None) -> None:
-        """`columns`: their names in the table."""
+    def __init__(
+        self, message: str, columns: Sequence[str] = (), fields: Sequence[FieldPath] = (), *, remedy: str | None = None
+    ) -> None:
+        """`columns`: their names in the table; `fields`: what they fill, or would fill, of the event's state."""
         super().__init__(message, remedy=remedy)
-        self.columns = tuple(columns)
+        self.columns, self.fields = tuple(columns), tuple(fields)
 
 
 class ShapeUnfit(ColumnUnfit):
@@ -288,11 +294,11 @@ def _columns(event: EventConfig, table: Table, names: Sequence[str]) -> tuple[Co
     missing = [name for name in names if name not in by_name]
     if missing:
         told = f"{table.name} has no column {', '.join(missing)} (it has {', '.join(by_name)})"
-        raise ColumnUnfit(f"{where}: {told}", missing)
+        raise ColumnUnfit(f"{where}: {told}", missing, [(event.rename.get(name, name),) for name in missing])
     generated = [name for name in names if by_name[name].generated]
     if generated:
         told = f"{', '.join(generated)} is generated, and generated columns are not in the log"
-        raise ColumnUnfit(f"{where}: {told}", generated)
+        raise ColumnUnfit(f"{where}: {told}", generated, [(event.rename.get(name, name),) for name in generated])
     return tuple(by_name[name] for name in names)
 
 

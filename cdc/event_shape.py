@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cdc.catalog import ColumnUnfit, ConditionUnfit, EventMapping, MappedField, Table, fingerprint_of, map_event
+from cdc.catalog import (
+    ColumnUnfit,
+    ConditionUnfit,
+    EventMapping,
+    FieldPath,
+    MappedField,
+    Table,
+    fingerprint_of,
+    map_event,
+)
 from cdc.config import EventConfig
+from cdc.known import Known
 from cdc.shaping import ALL_COLUMNS
 from cdc.stopping import Stop
 from transforms.column_type import TEXT_TYPE
@@ -36,15 +46,31 @@ def shape_of(event: EventConfig, table: Table | None, old: SchemaDocument | None
     return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
 
 
-def expect_same_columns(
-    event: EventConfig, table: Table | None, columns_before: Mapping[str, str], numbers_before: Mapping[str, int]
-) -> None:
+def judged_shape(
+    event: EventConfig, table: Table | None, old: SchemaDocument | None, known: Known | None
+) -> Shape | Stop:
+    """The event's shape now, or why it stops, since its table has changed; a mistake in the configuration is raised.
+
+    `old` is the document that was published last, `known` what was known of the events then; None: the configuration
+    is the same as then. Raises TableUnfit and its kinds, and SchemaIncompatible.
+    """
+    if known is not None and table is not None:
+        _expect_same_columns(event, table, known)
+    try:
+        return shape_of(event, table, old)
+    except (FieldsRetyped, ColumnUnfit) as error:
+        if table is None or old is None or not _came_from_the_table(event, old, known, error):
+            raise
+        return Stop.because(event.label, error, table.oid, _remedy(event, table, error))
+
+
+def _expect_same_columns(event: EventConfig, table: Table, known: Known) -> None:
     """Raise SchemaIncompatible where a published field would be filled from another column of the table than before.
 
-    `columns_before`: field -> column; `numbers_before`: column -> its number. A column that the source has renamed and
-    the configuration follows is the same one.
+    A column that the source has renamed and the configuration follows is the same one.
     """
-    numbers = {column.name: column.number for column in table.columns} if table is not None else {}
+    columns_before, numbers_before = known.columns.get(event.label, {}), known.numbers.get(event.label, {})
+    numbers = {column.name: column.number for column in table.columns}
     for column in event.columns:
         field = event.rename.get(column, column)
         before = columns_before.get(field, column)
@@ -53,31 +79,25 @@ def expect_same_columns(
             raise SchemaIncompatible(f"event {event.label}: {field} was column {before} and is {column} now")
 
 
-def judged_shape(
-    event: EventConfig, table: Table | None, old: SchemaDocument | None, where_before: str | None = None
-) -> Shape | Stop:
-    """The event's shape now, or why it stops; a mistake in the configuration is raised.
-
-    `where_before`: the fingerprint of its condition as it was published; None: it is what it was.
-    """
-    try:
-        return shape_of(event, table, old)
-    except (FieldsRetyped, ColumnUnfit) as error:
-        if table is None or old is None or not _came_from_the_table(event, old, where_before, error):
-            raise
-        return Stop.because(event.label, error, table.oid, _remedy(event, table, error))
-
-
 def _came_from_the_table(
-    event: EventConfig, old: SchemaDocument, where_before: str | None, error: FieldsRetyped | ColumnUnfit
+    event: EventConfig, old: SchemaDocument, known: Known | None, error: FieldsRetyped | ColumnUnfit
 ) -> bool:
     """Whether it is the table that has changed, for what is wrong was right when it was published."""
     if isinstance(error, ConditionUnfit):
-        return event.where is not None and where_before in (None, fingerprint_of(event.where))
+        same_where = known is None or known.shaping.get(event.label, {}).get("where") == fingerprint_of(
+            event.where or ""
+        )
+        return event.where is not None and same_where
     if isinstance(error, ColumnUnfit):
-        listed = {event.rename.get(column, column) for column in error.columns}
-        return bool(listed) and listed <= set(old.names)
+        return bool(error.fields) and all(_is_told(old.columns, path) for path in error.fields)
     return True
+
+
+def _is_told(columns: Sequence[SchemaColumn], path: FieldPath) -> bool:
+    """Whether consumers know of a field."""
+    for name in path[:-1]:
+        columns = next((each.embed.columns for each in columns if each.name == name and each.embed is not None), ())
+    return path[-1] in {column.name for column in columns}
 
 
 def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit) -> str:
@@ -89,8 +109,8 @@ def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit
             " a snapshot."
         )
     return (
-        f"Give {table.name} its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
-        f" snapshot. Or take it out of events.{event.name}.columns and raise the event's `version`."
+        f"Give the table its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
+        " snapshot. Or take it out of the event's `columns` and raise its `version`."
     )
 
 

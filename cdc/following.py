@@ -115,7 +115,7 @@ class Follower:
             snapshot=True,
             shaping_before=self._known.shaping,
         )
-        self._expect_all_to_go_on()
+        self._expect_the_same_to_go_on()
         if change.reshaped:
             raise MappingMoved(
                 f"columns that `where` of event {', '.join(sorted(change.reshaped))} looks at were altered"
@@ -130,11 +130,12 @@ class Follower:
         self._control.store_shapes(change.documents, {**self._known.events, **shapes.mapped}, change.runs)
         self._on_new_runs()
 
-    def _expect_all_to_go_on(self) -> None:
-        """Raise MappingMoved where an event has to stop: the next session goes on without it."""
-        if stopped := [label for label in self._shapes.stopped if label not in self._known.stopped]:
-            reasons = "; ".join(self._shapes.stopped[label].reason for label in stopped)
-            raise MappingMoved(f"event {', '.join(stopped)} has to stop: {reasons}")
+    def _expect_the_same_to_go_on(self) -> None:
+        """Raise MappingMoved where another event has to stop, or none any more: the next session goes on so."""
+        now, known = self._shapes.stopped, self._known.stopped
+        said = [f"event {label} has to stop: {now[label].reason}" for label in now if label not in known]
+        if said := [*said, *(f"event {label} can be followed again" for label in known if label not in now)]:
+            raise MappingMoved("; ".join(said))
 
     def verify(self, source: Source) -> None:
         """Raise MappingMoved when tables or publication are not those of this session (the snapshot's thread calls).

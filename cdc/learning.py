@@ -41,10 +41,8 @@ class Learner:
                 tables,
                 before.mapped,
                 snapshot=self._config.source.snapshot == "initial",
-                numbers_before=before.numbers,
                 shaping_before=before.shaping,
-                stopped_before=before.stopped,
-                columns_before=before.columns,
+                known=before,
             )
             self._published = publish_tables(
                 self._source,

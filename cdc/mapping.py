@@ -20,7 +20,8 @@ from cdc.catalog import (
 )
 from cdc.config import EventConfig
 from cdc.encoding import encoder_for
-from cdc.event_shape import Shape, expect_same_columns, judged_shape
+from cdc.event_shape import Shape, judged_shape
+from cdc.known import Known
 from cdc.messages import RelationMessage
 from cdc.route import Route
 from cdc.shaping import read_where
@@ -149,30 +150,27 @@ class Shapes:
         mapped_before: Mapping[str, int],
         *,
         snapshot: bool,
-        numbers_before: Mapping[str, Mapping[str, int]] | None = None,
         shaping_before: Mapping[str, Mapping[str, str]] | None = None,
-        stopped_before: Mapping[str, Stop] | None = None,
-        columns_before: Mapping[str, Mapping[str, str]] | None = None,
+        known: Known | None = None,
     ) -> Change:
         """Check all events against the catalog as it is now, and say what is new since they were last published.
 
-        `numbers_before`: of each event's columns, where that was stored; `shaping_before` and
-        `columns_before` likewise; `stopped_before`: the events that were stopped.
+        `known`: what an earlier session knew of them; None: it is this one that compares again. `shaping_before`: see
+        `shaping`; None: that is not compared.
 
         Raises TableUnfit and its kinds, and SchemaIncompatible.
         """
         change = Change()
         for label, event in self._events.items():
-            old, before = self._stored.get(label), (stopped_before or {}).get(label)
-            numbers = (numbers_before or {}).get(label, {})
-            expect_same_columns(event, tables.get(event.table), (columns_before or {}).get(label, {}), numbers)
-            where_before = None if shaping_before is None else shaping_before.get(label, {}).get("where", "")
-            found = judged_shape(event, tables.get(event.table), old, where_before)
+            old = self._stored.get(label)
+            stop, numbers = None if known is None else known.stopped.get(label), {} if known is None else known.numbers
+            found = judged_shape(event, tables.get(event.table), old, known)
             if isinstance(found, Stop):
                 self._by_label.pop(label, None)
-                self.stopped[label] = found.going_on_from(before)
+                self.stopped[label] = found.going_on_from(stop)
                 continue
             shape = found
+            self.stopped.pop(label, None)
             self._by_label[label], self._stored[label] = shape, shape.document
             if old is None or not shape.document.tells_the_same_as(old):
                 change.documents.append(shape.document)
@@ -181,12 +179,12 @@ class Shapes:
                 change.reshaped.add(label)
             first = mapped_before.get(label) != shape.mapping.table.oid
             grown = old is not None and shape.document.rev > old.rev
-            if before is not None:
+            if stop is not None:
                 log.warning("event %s goes on: a snapshot of it is made", label)
-                change.runs.append(Run.new(label, first=True, reason=before.after))
+                change.runs.append(Run.new(label, first=True, reason=stop.after))
             elif (first and snapshot) or grown:
                 change.runs.append(Run.new(label, first=first))
-            elif not first and (replaced := shape.mapping.replaced_columns(numbers)):
+            elif not first and (replaced := shape.mapping.replaced_columns(numbers.get(label, {}))):
                 reason = f"its column {', '.join(replaced)} is another one than before: the log has no old rows' values"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))
@@ -259,7 +257,7 @@ class Shapes:
         for label, event in self._events.items():
             table = tables.get(event.table)
             with suppress(SchemaIncompatible):  # another key: that is judged where the log tells of it
-                judged = judged_shape(event, table, self._stored.get(label)) if table is not None else None
+                judged = judged_shape(event, table, self._stored.get(label), None) if table is not None else None
                 if isinstance(judged, Stop) and label not in self.stopped:
                     found.append(f"event {label} has to stop: {judged.reason}")
                 elif isinstance(judged, Shape) and label in self.stopped:

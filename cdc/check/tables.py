@@ -11,10 +11,11 @@ from typing import NamedTuple
 from cdc.catalog import EventMapping, check_own_log
 from cdc.check.published import Before
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
-from cdc.event_shape import expect_same_columns, shape_of
+from cdc.event_shape import judged_shape
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
+from cdc.stopping import Stop
 from cdc.wording import counted, size
 from transforms.condition.refusal import excerpt
 from transforms.errors import StatecastError
@@ -58,13 +59,15 @@ def event_findings(
     published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
+        thing, old = f"event {event.label}", before.documents.get(event.label)
         try:
-            table, old, known = tables.get(event.table), before.documents.get(event.label), before.known
-            expect_same_columns(event, table, known.columns.get(event.label, {}), known.numbers.get(event.label, {}))
-            mapping, document = shape_of(event, table, old)
+            shape = judged_shape(event, tables.get(event.table), old, before.known)
+            if isinstance(shape, Stop):
+                yield Finding("error", thing, f"stops, all others go on: {shape.reason}", shape.remedy)
+                continue
+            mapping, document = shape
             check_own_log(mapping.table, published)
         except StatecastError as error:
-            thing = f"event {event.label}"
             yield Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)
             continue
         mappings.append(mapping)

@@ -67,7 +67,6 @@ def test_a_change_of_a_published_version_is_refused_and_checked_before(shop: Pip
     for text in (checked, " ".join(printed.split())):
         assert told in text
         assert "version" in text or "Correct events" in text
-    shop.run("cdc.cli", "run", "--once")
 
 
 def test_a_column_that_is_renamed_at_the_source_may_be_followed_by_the_configuration(shop: Pipeline) -> None:

@@ -42,10 +42,11 @@ RETYPED = "ALTER TABLE rows ALTER name TYPE varchar(40) USING name || '!'"
     ("change", "told", "mended"),
     [
         (DROPPED, "public.rows has no column name", "ALTER TABLE rows ADD name text"),
-        (
+        pytest.param(
             RETYPED,
             "the type of name was text and is character varying(40)",
             "ALTER TABLE rows ALTER name TYPE text",
+            marks=pytest.mark.soak,
         ),
     ],
     ids=["dropped", "retyped"],
