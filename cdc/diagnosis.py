@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cdc.parked_report import what_is_parked
 from cdc.wording import ago, size
 from transforms import published
 
@@ -30,7 +31,7 @@ class Problem:
 
     severity: Severity
     part: str
-    """`source`, `slot`, `reader`, `transport`, or a sink's name."""
+    """`source`, `slot`, `reader`, `transport`, an event, or a sink's name."""
     what: str
     since: float | None = None
     """Seconds since 1970."""
@@ -175,6 +176,9 @@ def _reader(status: Mapping[str, Any]) -> Iterator[Problem]:
 def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:
     for run in status.get("unreadable", ()):
         yield Problem("error", "reader", run["what"], remedy=run["remedy"])
+    for event in status.get("parked", ()):
+        what, remedy = what_is_parked(event)
+        yield Problem("error", f"event {event['event']}", what, event["since"], remedy)
     for run in status["snapshots"]:
         if run["state"] == "refused":
             yield Problem(

@@ -11,6 +11,7 @@ from cdc.config import ReaderConfig
 from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
 from cdc.growth import Growth
+from cdc.parked_report import parked_report
 from cdc.retention.report import stream_reports
 from cdc.retention.streams import Streams
 from cdc.sink_lag import sink_reports
@@ -39,6 +40,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
         "streams": [],
         "sinks": [],
         "snapshots": [],
+        "parked": [],
         "unreadable": [],
     }
     problem = None
@@ -154,6 +156,7 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
         "streams": reports,
         "sinks": sink_reports(control, state.published, reports, json.loads(state.meta.get("events", "{}")), now),
         "snapshots": runs,
+        "parked": parked_report(control.parked()),
         "unreadable": [{"what": str(run), "remedy": run.remedy} for run in unreadable],
     }
 
