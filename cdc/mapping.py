@@ -59,6 +59,7 @@ def _reshaped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         "where": "its condition is another one than before",
         "judged": "its condition's columns are of other types than before",
         "hash_key": "its hash key is another one than before",
+        "transform": "its transform is another one than before",
     }
     others = {part for part in words if before.get(part) != now.get(part)}
     if "where" in others:
@@ -346,7 +347,7 @@ class Shapes:
         rev, lacking = document.rev, tuple[str, ...]()
         if names != mapping.names:
             older = [number for number, fields in enumerate(document.revisions, 1) if set(fields) == set(names)]
-            if older:
+            if older and mapping.transform is None:  # a function is shown every field
                 rev = older[-1]
             else:
                 lacking = tuple(column.name for column in mapping.columns if column.name not in present)
@@ -373,4 +374,6 @@ class Shapes:
             mapping.unchanged_toast,
             rev,
             lacking,
+            mapping.previous,
+            mapping.transform is not None,
         )

@@ -108,6 +108,7 @@ def test_a_row_that_cannot_be_judged_is_read_again(log: Log) -> None:
     log.feed(transaction(70, update(CUSTOMERS, b"1", b"Ada", UNCHANGED), end=80))
     assert log.take() == []
     assert log.builder.end == LSN(60)
+    assert log.translator.rereads.events == ("customer.v1",)
     taken = log.translator.rereads.take("customer.v1", 10)
     assert taken is not None
     assert taken.keys == {b'{"id":1}'}
