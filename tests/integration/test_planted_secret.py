@@ -1,8 +1,8 @@
 """A secret in columns that are not listed, or are masked, comes out nowhere: the one place where it is looked for.
 
-It stands in old rows and old keys, in large values that did not change, in keys, in what `where` looks at, in a value
-that cannot be encoded and in rows that a replica refuses; it is looked for in every key of Redis, in everything that
-the commands print and log, as text and as JSON, and in the replica's database.
+It stands in old rows (published as `previous`, too) and old keys, in large values that did not change, in keys, in what
+`where` looks at, in a value that cannot be encoded and in rows that a replica refuses; it is looked for in every key of
+Redis, in everything that the commands print and log, as text and as JSON, and in the replica's database.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ mask = { email = "hash", name = "redact", note = "null", doc = "hash", big = "ha
 where = "kind LIKE '%kept'"
 [events.whole]
 table = "whole"
+previous = true
 columns = ["email", "id", "big"]
 key = ["email"]
 mask = { email = "hash", big = "redact" }
@@ -37,6 +38,7 @@ mask = { email = "hash", big = "redact" }
 table = "whole"
 type = "whole"
 version = 2
+previous = true
 columns = ["id", "email", "big"]
 mask = { email = "hash", big = "hash" }
 where = "kind LIKE '%kept'"
@@ -145,6 +147,8 @@ def test_a_secret_comes_out_nowhere(shop: Pipeline) -> None:
     told = [dead, shop.run("sinks.cli", "dead", "copy", "show", dead.split()[0]), shop.run("cdc.cli", "check")]
     told += [shop.run("cdc.cli", "status", "--json"), shop.run("cdc.cli", "status")]
     expect_nowhere(shop, *told)
+    old = [fields for _, fields in cast(Any, shop.redis.xrange(shop.keys.stream("whole", 1))) if b"previous" in fields]
+    assert {fields[b"type"] for fields in old} == {b"whole.v1", b"whole.v2"}
     with psycopg.connect(target) as connection:
         [(hashes, others)] = connection.execute(
             "SELECT count(*) FILTER (WHERE email LIKE 'k1:%'), count(*) FILTER (WHERE email NOT LIKE 'k1:%')"
