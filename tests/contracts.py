@@ -65,15 +65,21 @@ def problems_of(contract: Contract, fields: Fields) -> list[str]:
     """What an entry breaks of the contract."""
     key, absent = json.loads(fields[b"key"]), json.loads(fields.get(b"partial", b"[]"))
     found = [f"key: {error.message[:300]}" for error in contract.key.iter_errors(key)]
-    if fields[b"op"] != b"upsert":
-        return found
+    if fields[b"op"] == b"upsert":
+        found += _problems_of_state(contract, fields[b"state"], absent)
+    if b"previous" in fields:
+        found += [f"previous: {each}" for each in _problems_of_state(contract, fields[b"previous"], [])]
+    return found
+
+
+def _problems_of_state(contract: Contract, text: bytes, absent: Sequence[str]) -> list[str]:
     schema = contract.lenient if absent else contract.state
-    found += [
+    found = [
         f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
-        for error in schema.iter_errors(json.loads(fields[b"state"]))
+        for error in schema.iter_errors(json.loads(text))
     ]
     try:
-        contract.model.model_validate_json(fields[b"state"])
+        contract.model.model_validate_json(text)
     except pydantic.ValidationError as error:
         found += [
             f"model: {each['loc']} {each['msg']}"

@@ -118,6 +118,12 @@ def test_a_key_that_breaks_the_promise_is_found(order: Contract) -> None:
         assert problems_of(order, {b"op": b"delete", b"key": key}), key
 
 
+def test_an_old_state_is_held_to_the_same_promise(order: Contract) -> None:
+    entry = {b"op": b"delete", b"key": b'{"id":1}', b"previous": dumped(STATE)}
+    assert problems_of(order, entry) == []
+    assert problems_of(order, entry | {b"previous": dumped(STATE | {"total": 1})})
+
+
 def test_every_field_must_be_there_but_those_of_later_revisions_and_what_partial_names(order: Contract) -> None:
     without = {name: value for name, value in STATE.items() if name != "note"}
     assert problems(order, without, {"id": 1}) == []
