@@ -118,7 +118,7 @@ class RunInHand:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
             if rows.scanned and not unseen:
                 self._publishable = sizing.publishable_rows(rows.scanned, chunks.publishing_seconds)
-            if unseen and rows.scanned:
+            if unseen:  # also where nothing was found: what was missed may be a row that a sink has, and would sweep away
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:
                 return

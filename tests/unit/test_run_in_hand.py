@@ -225,10 +225,22 @@ def test_a_chunk_that_missed_something_is_read_again_with_all_that_is_in_its_ran
     assert {query.until for query in again} == {("00018",)}
 
 
-def test_an_empty_chunk_that_missed_something_holds_nobody_up() -> None:
-    table = Table([], refuse=lambda _: True)
+@pytest.mark.parametrize("before", [0, 50])
+def test_an_empty_chunk_that_missed_something_is_read_again(before: int) -> None:
+    """What it missed was published before the run began, so that a sink which does not see it in the run sweeps it."""
+    table = Table(keys(before))
+    missed = f"{before:05}"
+
+    def refuse(found: list[str]) -> bool:
+        if found or missed in table.keys:
+            return False
+        with table.lock:
+            table.keys.append(missed)
+        return True
+
+    table.refuse = refuse
     work_through(table, in_hand(table))
-    assert table.published == []
+    assert table.published == keys(before + 1)
 
 
 def test_a_masked_key_is_not_stored_so_the_run_would_begin_anew() -> None:
