@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from cdc import append
-from cdc.batch import StreamBatch
+from cdc.batch import Batch, StreamBatch
 from cdc.counters import Counters
 from transforms.keys import Keys
 from transforms.position import LSN, Position
@@ -95,14 +95,18 @@ class AppendLink:
             commands.append(self._guard(stream, b"close"))
         return [*commands, _EXEC, *([_NOT_QUIET] if quiet else []), *looks]
 
-    def storing(self, before: LSN, end: LSN, last_ids: Mapping[str, Position], notes: Mapping[str, str]) -> list[bytes]:
-        """The command that stores a position behind the one that was stored before; see `store.lua` and `stored`."""
-        keys = (self._keys.stream(stream, self._epoch) for stream in last_ids)
-        words = [str(before), str(end), *(word for item in last_ids.items() for word in map(str, item))]
-        texts = [*keys, *words, *(word for note in notes.items() for word in note)]
-        count = str(2 + len(last_ids)).encode()
-        names = (self._keys.meta.encode(), self._keys.runs.encode())
-        return [append.command(b"EVALSHA", self._store_sha, count, *names, *(text.encode() for text in texts))]
+    def storing(self, before: LSN, batch: Batch, last_ids: Mapping[str, Position]) -> list[bytes]:
+        """The command that stores a batch's position, notes and parked rows; see `store.lua` and `stored`.
+
+        `before` was stored last; `last_ids`: where the streams of the batch end with it.
+        """
+        names = [self._keys.meta, self._keys.runs, self._keys.parked]
+        names += (self._keys.stream(stream, self._epoch) for stream in last_ids)
+        words = [str(before), str(batch.end), str(len(batch.notes))]
+        pairs = [*((stream, str(last)) for stream, last in last_ids.items()), *batch.notes.items()]
+        words += (word for pair in (*pairs, *batch.parked.items()) for word in pair)
+        count = str(len(names)).encode()
+        return [append.command(b"EVALSHA", self._store_sha, count, *(text.encode() for text in (*names, *words)))]
 
     def _guard(self, stream: str, *arguments: bytes) -> bytes:
         key, shut = self._keys.stream(stream, self._epoch), self._keys.shut(stream, self._epoch)

@@ -30,10 +30,17 @@ class Batch:
     """When this batch is in, every stream has everything before this position."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Snapshot runs whose state is stored together with `end`: run id -> JSON."""
+    parked: Mapping[str, str] = field(default_factory=dict)
+    """The same of rows that a hook failed on: field of the hash -> JSON, or nothing where it is parked no more."""
 
     def joined(self, later: Batch) -> Batch:
         """What is to be stored when this batch and a later one are in."""
-        return Batch({**self.streams, **later.streams}, later.end, {**self.notes, **later.notes})
+        return Batch(
+            {**self.streams, **later.streams},
+            later.end,
+            {**self.notes, **later.notes},
+            {**self.parked, **later.parked},
+        )
 
     @property
     def count(self) -> int:
@@ -58,6 +65,8 @@ class BatchBuilder:
         """The streams that the transaction in hand has entries in."""
         self._notes: dict[str, str] = {}
         self._notes_of_transaction: dict[str, str] = {}
+        self._parked: dict[str, str] = {}
+        self._parked_by_transaction: dict[str, str] = {}
         self._taken_end = end
 
     def add(self, stream: str, item: bytes) -> bool:
@@ -90,15 +99,22 @@ class BatchBuilder:
         if self._notes_of_transaction:
             self._notes |= self._notes_of_transaction
             self._notes_of_transaction = {}
+        if self._parked_by_transaction:
+            self._parked |= self._parked_by_transaction
+            self._parked_by_transaction = {}
 
     def note(self, run_id: str, state: str) -> None:
         """Store a snapshot run's state when the transaction in hand has wholly been published."""
         self._notes_of_transaction[run_id] = state
 
+    def park(self, name: str, text: str) -> None:
+        """Store what is known of a parked row when the transaction in hand has wholly been published."""
+        self._parked_by_transaction[name] = text
+
     @property
     def has_content(self) -> bool:
         """Whether there are entries or notes to publish, not only a position to store."""
-        return self.count > len(self._open) or bool(self._notes)
+        return self.count > len(self._open) or bool(self._notes) or bool(self._parked)
 
     @property
     def taken_end(self) -> LSN:
@@ -116,8 +132,8 @@ class BatchBuilder:
         streams = {stream: StreamBatch(items) for stream, items in self._items.items() if items}
         self._items = held
         self._taken_end = LSN(self.end)
-        batch = Batch(streams, self._taken_end, self._notes)
-        self._notes = {}
+        batch = Batch(streams, self._taken_end, self._notes, self._parked)
+        self._notes, self._parked = {}, {}
         self.count = len(self._open)
         self.bytes = 0
         return batch

@@ -113,6 +113,8 @@ class Table:
     """The partitioned tables that it is a partition of."""
     leaf_identities: Mapping[TableName, frozenset[str]] = field(default_factory=dict)
     """Partitions that have one -> the columns that a delete in the log carries: it is theirs that counts."""
+    without_old_rows: tuple[TableName, ...] = ()
+    """Itself, or those of its partitions, whose identity is not FULL: the log does not tell rows as they were."""
 
 
 class MappedField(NamedTuple):
@@ -141,6 +143,8 @@ class EventMapping:
     """As it was written."""
     condition: Condition | None = None
     """The same, read for the columns as the catalog has them."""
+    previous: bool = False
+    transform: str | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -187,11 +191,12 @@ class EventMapping:
 
     def shaping(self, masks: Masks) -> dict[str, str]:
         """What a change of makes other rows, or other values, of the same table: what -> its fingerprint."""
-        found = {}
+        found = dict[str, str]()
         if self.where is not None and self.condition is not None:
             types = {column.name: column.type.pg_type for column in self.read}
             judged = [types[name] for name in columns_of(self.condition)]
             found = {"where": fingerprint_of(self.where), "judged": fingerprint_of(json.dumps(judged))}
+        found |= {"transform": self.transform} if self.transform is not None else {}
         hashes = any(field.masked == "hash" for field in self.fields)
         return found | {"hash_key": masks.fingerprint} if hashes else found
 
@@ -261,6 +266,13 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
     check_identity(table)  # behind them: a table whose key column was dropped has none any more
     key = event.key or table.primary_key
     _check_key(event, table, key, columns)
+    if event.previous and table.without_old_rows:
+        unfit = ", ".join(map(str, table.without_old_rows))
+        raise ShapeUnfit(
+            f"events.{event.name}.previous: the replica identity of {unfit} is not FULL, so the log does not tell rows"
+            " as they were",
+            remedy=" ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL;" for name in table.without_old_rows),
+        )
     for path, problem in mistakes_for(event, [column.name for column in columns], key):
         raise ShapeUnfit(f"{key_path('events', event.name, *path)}: {problem}")
     fields = (
@@ -278,6 +290,8 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
         event.unchanged_toast,
         event.where,
         condition,
+        event.previous,
+        event.transform,
     )
 
 

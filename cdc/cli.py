@@ -118,10 +118,12 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cdc.hooks import expect_hooks
     from cdc.pipeline import Reader
     from cdc.progress_view import progress_view
 
     config = _config(options)
+    expect_hooks(config.events)
     with ExitStack() as stack:
         observe = stack.enter_context(progress_view(sys.stderr))
         reader = Reader(config, once=options.once, connect_timeout_seconds=options.connect_timeout, observe=observe)

@@ -18,7 +18,6 @@ from cdc.shaping import ALL_COLUMNS as ALL_COLUMNS
 from cdc.shaping import mistakes_of
 from transforms.address import Address
 from transforms.config import (
-    NO_DEFAULT,
     ConfigurationError,
     Document,
     PipelineConfig,
@@ -28,7 +27,7 @@ from transforms.config import (
     key_path,
 )
 from transforms.masking import LEAST_KEY_CHARACTERS, MaskName, Masks
-from transforms.names import EVENT_NAME, RESERVED_NAMES, SLOT_NAME, event_label
+from transforms.names import EVENT_NAME, HOOK_NAME, RESERVED_NAMES, SLOT_NAME, event_label
 from transforms.secret import Secret
 
 _NAME_RULE = f"a name that matches {EVENT_NAME.pattern}, not {', '.join(sorted(RESERVED_NAMES))}"
@@ -69,8 +68,6 @@ class EventConfig(Section):
 
     later: ClassVar[Mapping[str, object]] = {
         "partitions": 1,
-        "previous": False,
-        "transform": NO_DEFAULT,
     }
     sections: ClassVar[frozenset[str]] = frozenset({EMBED})
 
@@ -84,6 +81,12 @@ class EventConfig(Section):
     truncate: Literal["apply", "ignore", "halt"] = Field(default="apply", description='"apply", "ignore" or "halt"')
     unchanged_toast: Literal["reread", "partial", "halt"] = Field(
         default="reread", description='"reread", "partial" or "halt"'
+    )
+    previous: bool = Field(default=False, description="true or false")
+    transform: str | None = Field(
+        default=None,  # states are published as they are
+        pattern=f"^({HOOK_NAME.pattern})$",
+        description='a function\'s name, like "shop.hooks:order"',
     )
     embeds: tuple[EmbedConfig, ...] = ()
     rename: Mapping[str, str] = Field(default={}, description='a section like { name = "full_name" }')
@@ -117,6 +120,13 @@ class EventConfig(Section):
         if key is not None and columns != ALL_COLUMNS and not set(key) <= set(columns):
             raise ValueError("every column of the key must also be listed in columns")
         return key
+
+    @field_validator("transform")
+    @classmethod
+    def _is_shown_whole_rows(cls, transform: str | None, info: ValidationInfo) -> str | None:
+        if transform is not None and info.data.get("unchanged_toast") == "partial":
+            raise ValueError('a function is shown whole rows only: unchanged_toast must be "reread" or "halt"')
+        return transform
 
 
 class MaskingConfig(Section):

@@ -13,6 +13,7 @@ import redis
 
 from cdc.errors import TransportError
 from cdc.known import Known
+from cdc.parked import Parked
 from cdc.snapshot.run import Run
 from cdc.transport import TransportState, translated_errors
 from transforms.keys import Keys
@@ -136,7 +137,7 @@ class Control:
             pipe.hdel(self._keys.meta, "diverged", "slot_missing", "begins", *stale)
             pipe.hset(self._keys.meta, mapping=cast(Any, fields))
             pipe.hincrby(self._keys.meta, "epoch", 1)
-            pipe.delete(self._keys.runs)
+            pipe.delete(self._keys.runs, self._keys.parked)
             pipe.execute()
 
     def note_divergence(self, what: str, *, slot_missing: bool = False) -> None:
@@ -277,6 +278,21 @@ class Control:
         with translated_errors():
             stored = cast(bytes | None, self._client.get(self._keys.snapshots_paused))
         return float(stored) if stored else None
+
+    # --- rows that a hook failed on ----------------------------------------------------------------------------------
+
+    def parked(self) -> Parked:
+        """All that is parked."""
+        with translated_errors():
+            return Parked.parse(cast(dict[bytes, bytes], self._client.hgetall(self._keys.parked)))
+
+    def parked_of(self, events: Collection[str]) -> Parked:
+        """What is parked of these events; what was of others is forgotten: nobody publishes it again."""
+        parked = self.parked()
+        if others := [field for event, field in parked.fields() if event not in events]:
+            with translated_errors():
+                self._client.hdel(self._keys.parked, *others)
+        return parked.of(events)
 
     # --- status ------------------------------------------------------------------------------------------------------
 

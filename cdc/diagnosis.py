@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cdc.parked_report import what_is_parked
 from cdc.wording import ago, size
 from transforms import published
 
@@ -182,6 +183,9 @@ def _events(status: Mapping[str, Any]) -> Iterator[Problem]:
 def _snapshots(status: Mapping[str, Any]) -> Iterator[Problem]:
     for run in status.get("unreadable", ()):
         yield Problem("error", "reader", run["what"], remedy=run["remedy"])
+    for event in status.get("parked", ()):
+        what, remedy = what_is_parked(event)
+        yield Problem("error", f"event {event['event']}", what, event["since"], remedy)
     for run in status["snapshots"]:
         if run["state"] == "refused":
             yield Problem(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cdc import append
 from cdc.batch import BatchBuilder
+from cdc.parked import Parking
 from cdc.route import Route
 from cdc.transaction import TransactionInHand
 from transforms import wire
 from transforms.encoder import FOUND_ITEMS
-from transforms.row import Absent, EncodedRow, Row
+from transforms.row import Absent, EncodedRow, Failed, Row
 
 
 class Entries:
@@ -22,7 +23,9 @@ class Entries:
         hand: TransactionInHand,
         on_full: Callable[[], None],
         stream_key: Callable[[str], bytes],
+        parking: Parking,
     ) -> None:
+        self._parking = parking
         self._builder = builder
         self._hand = hand
         self._on_full = on_full
@@ -35,8 +38,11 @@ class Entries:
             self._on_full()
         return entry_id.decode()
 
-    def delete(self, route: Route, key: bytes) -> None:
-        """Add a delete of a row that the log told of."""
+    def delete(self, route: Route, key: bytes, previous: Sequence[bytes] = ()) -> None:
+        """Add a delete of a row that the log told of; `previous`: words of its old state."""
+        if previous:
+            self.add(route.stream, [*wire.delete_words(route.label, key, self._hand.ts, self._hand.tx), *previous])
+            return
         entry_id = self._hand.next_id(route.stream)
         item = route.template.delete % (len(entry_id), entry_id, len(key), key, self._hand.tail)
         if self._builder.add(route.stream, item):
@@ -70,8 +76,18 @@ class Entries:
                 self._on_full()
         return len(items)
 
+    def park(self, route: Route, failed: Failed) -> None:
+        """Have it known that a row is not published; in place of its entry, whose id is given away."""
+        entry_id = self._hand.next_id(route.stream).decode()
+        self._parking.park(route.event, failed, entry_id, int(self._hand.ts) / 1e6)
+
     def _found(self, route: Route, row: EncodedRow, origin: bytes, to: str | None) -> None:
         hand = self._hand
+        if isinstance(row, Failed):
+            self.park(route, row)
+            return
+        if route.is_hooked and to is None:
+            self._parking.published(route.event, row[0])
         if isinstance(row, Absent):
             words = wire.delete_words(route.label, row.key, hand.ts, hand.tx)
         else:

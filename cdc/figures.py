@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from cdc.growth import Growth
 from cdc.retention.wording import Hindrance
@@ -38,6 +39,8 @@ class Figures:
     """Why nothing of what is published is confirmed to the source."""
     growth: Growth | None = None
     """Of the source's log, as this process has watched it."""
+    parked: Mapping[str, int] = field(default_factory=dict)
+    """Event -> how many of its rows a hook has failed on."""
 
     def to_dict(self) -> dict[str, object]:
         """As it is stored."""

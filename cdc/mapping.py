@@ -346,7 +346,7 @@ class Shapes:
         rev, lacking = document.rev, tuple[str, ...]()
         if names != mapping.names:
             older = [number for number, fields in enumerate(document.revisions, 1) if set(fields) == set(names)]
-            if older:
+            if older and mapping.transform is None:  # a function is shown every field
                 rev = older[-1]
             else:
                 lacking = tuple(column.name for column in mapping.columns if column.name not in present)
@@ -373,4 +373,6 @@ class Shapes:
             mapping.unchanged_toast,
             rev,
             lacking,
+            mapping.previous,
+            mapping.transform is not None,
         )

@@ -156,6 +156,13 @@ class ReaderCollector(Collector):
             "event",
         )
 
+        yield self._families.gauge(
+            "statecast_reader_parked_rows",
+            "Rows that are not published, since their event's hook failed on them.",
+            dict(self._reader.latest.parked),
+            "event",
+        )
+
     # --- both servers ------------------------------------------------------------------------------------------------
 
     def _source(self) -> Iterator[Metric]:

@@ -266,6 +266,7 @@ class Opened:
             self.session.submit_full,
             stream_key,
             stored.stream_ends,
+            self.control.parked_of(self.shapes.mapped),
         )
         self.worker = SnapshotWorker(
             self._source(),

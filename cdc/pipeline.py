@@ -251,6 +251,7 @@ class Reader:
             self.retention.failure,
             opened.witness.hindrance,
             self.counters.growth,
+            opened.translator.parking.counts,
         )
         self.latest = figures
         self._store(opened.control, figures)

@@ -160,7 +160,7 @@ class Publisher:
 
     def _storing(self, link: AppendLink, batch: Batch) -> list[bytes]:
         before, self._published = self._published, batch.end
-        return link.storing(before, batch.end, {s: self.last_ids[s] for s in batch.streams}, batch.notes)
+        return link.storing(before, batch, {stream: self.last_ids[stream] for stream in batch.streams})
 
     def _connected(self) -> AppendLink:
         if self._link is None:

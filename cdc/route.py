@@ -25,6 +25,10 @@ class Route:
     rev: int = 1
     lacking: tuple[str, ...] = ()
     """Fields that the relation's rows in the log do not have: such rows are read from the table."""
+    previous: bool = False
+    """Whether entries carry the old state, where the log tells it."""
+    is_hooked: bool = False
+    """Whether a function of the operator's has a say in what is published."""
     row: Callable[[bytes, int, int], LoggedRow] = field(init=False)
     """The encoder's."""
     is_plain: bool = field(init=False)
@@ -36,7 +40,7 @@ class Route:
     def __post_init__(self) -> None:
         label = self.event.encode()
         object.__setattr__(self, "row", self.encoder.row)
-        object.__setattr__(self, "is_plain", self.rev == 1 and not self.lacking)
+        object.__setattr__(self, "is_plain", self.rev == 1 and not (self.lacking or self.previous or self.is_hooked))
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
         object.__setattr__(self, "template", append.Template(self.key, label))

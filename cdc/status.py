@@ -11,6 +11,7 @@ from cdc.control import Control
 from cdc.diagnosis import is_alive, problems
 from cdc.growth import Growth
 from cdc.known import Known
+from cdc.parked_report import parked_report
 from cdc.retention.report import stream_reports
 from cdc.retention.streams import Streams
 from cdc.sink_lag import sink_reports
@@ -40,6 +41,7 @@ def collect(config: ReaderConfig) -> dict[str, Any]:
         "sinks": [],
         "snapshots": [],
         "events": [],
+        "parked": [],
         "unreadable": [],
     }
     problem = None
@@ -157,6 +159,7 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
         "sinks": sink_reports(control, state.published, reports, known.events, now),
         "snapshots": runs,
         "events": _events(config, known),
+        "parked": parked_report(control.parked()),
         "unreadable": [{"what": str(run), "remedy": run.remedy} for run in unreadable],
     }
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cdc.diagnosis import is_alive
+from cdc.parked_report import parked_lines
 from cdc.wording import ago, size
 from transforms.condition.refusal import excerpt
 
@@ -99,6 +100,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "snapshot", f"  made because {run['reason']}"
     if rest := [run for run in status["snapshots"] if run not in _worth_a_line(status["snapshots"])]:
         yield "snapshot", f"{len(rest)} events: done, {sum(run['rows'] for run in rest):,} rows"
+    yield from (("parked", line) for line in parked_lines(status.get("parked", ())))
     if not status["sinks"]:
         yield "sink", "none has run yet"
     for sink in status["sinks"]:

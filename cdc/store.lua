@@ -8,8 +8,10 @@
 --
 -- KEYS[1]   meta            ARGV[1]  `published` as it was stored before
 -- KEYS[2]   snapshot runs   ARGV[2]  `published` as it is to be stored
--- KEYS[3..] streams         ARGV     for each of them its name and its last id, then fields and values of the runs
-local at = 3
+-- KEYS[3]   parked rows     ARGV[3]  how many runs follow
+-- KEYS[4..] streams         ARGV     for each of them its name and its last id, then fields and values of the runs, and
+--                                    of the parked rows (no value: it is removed)
+local at = 4
 
 local function precedes(a, b)
   local a_lsn, a_ordinal = string.match(a, '^(%d+)-(%d+)$')
@@ -32,7 +34,7 @@ if published ~= ARGV[1] then
   return redis.error_reply('WENTBACK ' .. KEYS[1] .. ' says ' .. published .. ' was published, and ' .. ARGV[1] .. ' was')
 end
 local fields = {'published', ARGV[2]}
-for i = 3, #KEYS do
+for i = 4, #KEYS do
   local found, failure = last_id(KEYS[i])
   if not found then return failure end
   if precedes(found, ARGV[at + 1]) then
@@ -42,5 +44,9 @@ for i = 3, #KEYS do
   at = at + 2
 end
 for i = 1, #fields, 2 do redis.call('HSET', KEYS[1], fields[i], fields[i + 1]) end
-for i = at, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+local parked = at + 2 * ARGV[3]
+for i = at, parked - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+for i = parked, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[3], ARGV[i]) else redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+end
 return redis.status_reply('OK')

@@ -30,6 +30,8 @@ class MappedTerms:
         if label not in self._tables or self._shapes.mapped[label] != self._tables[label]:
             return False
         mapping = self._shapes[label].mapping
+        if mapping.transform is not None:  # what comes again is read again, see `Translator`
+            return False
         return mapping.stream == stream and (op != b"truncate" or mapping.truncate == "apply")
 
 

@@ -15,6 +15,7 @@ from cdc.batch import BatchBuilder
 from cdc.entries import Entries
 from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
+from cdc.parked import Parked, Parking
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
 from cdc.rereads import MOST_KEYS, RereadQueue, Taken
 from cdc.route import Route
@@ -25,7 +26,7 @@ from cdc.walsender import XLOG_DATA_HEADER_BYTES as HEADER
 from transforms import wire
 from transforms.encoder import UnchangedValues
 from transforms.position import LSN, Position
-from transforms.row import Absent, LoggedRow, Row, Undecided
+from transforms.row import Absent, Failed, LoggedRow, Row, Undecided
 from transforms.tuple_data import MalformedMessage
 
 # Offsets in a frame with a row: the message's kind, its relation, the kind of its first tuple, that tuple.
@@ -61,13 +62,16 @@ class Translator:
         on_full: Callable[[], None],
         stream_key: Callable[[str], bytes],
         ends: Mapping[str, Position],
+        parked: Parked | None = None,
     ) -> None:
+        """`parked`: the rows that hooks had failed on at connect."""
         self.builder = builder
         self.deliveries = deliveries
         self.marks: dict[str, Callable[[], object]] = {}
         self.rereads = RereadQueue()
         self.hand = TransactionInHand()
-        self.entries = Entries(builder, self.hand, on_full, stream_key)
+        self.parking = Parking(builder.park, parked)
+        self.entries = Entries(builder, self.hand, on_full, stream_key, self.parking)
         self._prefix = prefix
         self._resolve = resolve
         self._on_full = on_full
@@ -213,7 +217,7 @@ class Translator:
             encoded = route.row(frame, at, old)
             key = encoded[0]
             if old_key is not None and old_key != key and self._was_held(route, frame):
-                self._publish_delete(route, old_key)
+                self._publish_delete(route, old_key, frame)
             if len(encoded) != 2 or not route.is_plain:
                 self._unusual(route, encoded, old_key, frame)
                 continue
@@ -245,7 +249,7 @@ class Translator:
             if end != len(frame):
                 raise MalformedMessage("bytes are left behind a delete")
             if self._was_held(route, frame):
-                self._publish_delete(route, key)
+                self._publish_delete(route, key, frame)
 
     @staticmethod
     def _was_held(route: Route, frame: bytes) -> bool:
@@ -259,21 +263,28 @@ class Translator:
         if route.lacking or isinstance(encoded, Undecided):
             self.deliveries.touched(route.event, key, whole=False)
             self._read_changed(route.event, key)
+        elif route.is_hooked and self._is_resent(route.stream):  # nobody knows what the hook made of it then
+            self.deliveries.touched(route.event, key, whole=False)
+            self.hand.next_id(route.stream)
+            self._read_changed(route.event, key)
         elif isinstance(encoded, Absent):
             if frame[_TAG] == UPDATE and old_key in (None, key) and self._was_held(route, frame):
-                self._publish_delete(route, key)
+                self._publish_delete(route, key, frame)
+        elif isinstance(encoded, Failed):
+            self.deliveries.touched(route.event, key)
+            self.entries.park(route, encoded)
         elif isinstance(encoded, Row) and encoded.partial:
-            self._partial(route, encoded, old_key)
+            self._partial(route, encoded, old_key, frame)
         else:
-            self._upsert(route, encoded)
+            self._upsert(route, encoded, frame)
 
-    def _partial(self, route: Route, row: Row, old_key: bytes | None) -> None:
+    def _partial(self, route: Route, row: Row, old_key: bytes | None, frame: bytes) -> None:
         if route.unchanged_toast == "halt":
             raise UnchangedValues(row.partial)
         key, resent, always = row.key, self._is_resent(route.stream), route.unchanged_toast == "reread"
         may_be_new = route.encoder.held is not None or (old_key is not None and old_key != key)
         if not (always or resent or may_be_new or self.rereads.holds(route.event, key)):
-            self._upsert(route, row)
+            self._upsert(route, row, frame)
             return
         if resent:  # there may be an event of it
             self.deliveries.touched(route.event, key, whole=False)
@@ -294,7 +305,7 @@ class Translator:
         run = Run.new(event, reason=TOO_MANY)
         self.builder.note(run.id, run.to_json())
 
-    def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row) -> None:
+    def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row, frame: bytes) -> None:
         words = wire.upsert_words(route.label, encoded[0], encoded[1], self.hand.ts, self.hand.tx)
         is_whole = True
         if isinstance(encoded, Row):
@@ -304,8 +315,21 @@ class Translator:
             if encoded.quoted:
                 words += (b"quoted", wire.compact_json(encoded.quoted))
         words += route.suffix
+        if route.previous:
+            words += self._previous(route, frame)
+        if route.is_hooked:
+            self.parking.published(route.event, encoded[0])
         self.deliveries.touched(route.event, encoded[0], whole=is_whole)
         self.entries.add(route.stream, words)
+
+    @staticmethod
+    def _previous(route: Route, frame: bytes) -> tuple[bytes, ...]:
+        """Words of the row as it was, where the log tells that, and the event had it."""
+        if frame[_KIND] != OLD:
+            return ()
+        _, end = route.encoder.key(frame, _TUPLE)
+        row = route.row(frame[:end], _TUPLE, 0)
+        return () if isinstance(row, Absent | Undecided | Failed) else wire.previous_words(row)
 
     def _is_resent(self, stream: str) -> bool:
         """Whether the stream was as far as the message in hand when this connection was made.
@@ -316,9 +340,11 @@ class Translator:
         end = self._ends.get(stream)
         return end is not None and self.hand.is_up_to(end)
 
-    def _publish_delete(self, route: Route, key: bytes) -> None:
+    def _publish_delete(self, route: Route, key: bytes, frame: bytes) -> None:
         self.deliveries.touched(route.event, key)
-        self.entries.delete(route, key)
+        if route.is_hooked:
+            self.parking.published(route.event, key)
+        self.entries.delete(route, key, self._previous(route, frame) if route.previous else ())
 
     def _truncate(self, message: TruncateMessage) -> None:
         self.hand.count()
@@ -328,6 +354,7 @@ class Translator:
                     raise TruncateHalts(f'the table of event {route.event} was truncated, and its truncate is "halt"')
                 self._note_delivery()
                 self.deliveries.touched_all(route.event)
+                self.parking.emptied(route.event)
                 if route.truncate == "apply":
                     words = wire.truncate_words(route.label, self.hand.ts, self.hand.tx)
                     self.entries.add(route.stream, words)
@@ -355,6 +382,13 @@ class Translator:
         """
         if not self.rereads.hold_note(event, run_id, state):
             self.builder.note(run_id, state)
+
+    def run_marked(self, name: str, run: Run) -> None:
+        """A whole snapshot of an event begins or ends with the logical message in hand."""
+        if name == wire.RUN_BEGIN:
+            self.rereads.run_begins(run.event)
+        elif run.begun is not None:
+            self.parking.run_ended(run.event, run.begun)
 
     def rereads_done(self, event: str, taken: Taken, left: Set[bytes] = frozenset()) -> None:
         """These rows but those that are `left` are published by the logical message in hand."""

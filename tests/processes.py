@@ -41,6 +41,7 @@ class Command:
     log: Path
     forked: bool = False
     """Whether a Python module is not loaded anew, which saves most of a start; see tests/fork_server.py."""
+    working_directory: Path | None = None
     _process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
@@ -49,9 +50,11 @@ class Command:
         with self.log.open("ab") as log:
             if self.forked:
                 _, _, module, *rest = self.arguments
-                self._process = Forked(module, rest, environment, log, log)
+                self._process = Forked(module, rest, environment, log, log, self.working_directory)
             else:
-                self._process = subprocess.Popen(self.arguments, env=environment, stderr=log, stdout=log)
+                self._process = subprocess.Popen(
+                    self.arguments, env=environment, stderr=log, stdout=log, cwd=self.working_directory
+                )
 
     @property
     def running(self) -> bool:
@@ -109,6 +112,8 @@ class Pipeline:
     transport_options: str = "confirm_delay_seconds = 0.3"
     forked: bool = True
     """Whether its commands are; not where they are measured."""
+    working_directory: Path | None = None
+    """Where its commands run; None: where the tests do."""
 
     def __post_init__(self) -> None:
         self.path = self.directory / "cdc.toml"
@@ -129,7 +134,7 @@ class Pipeline:
         path = self.directory / f"{log or '-'.join(rest[:2]) or module}.log"
         whole = [sys.executable, "-m", module, "-c", str(self.path), *rest]
         environment = self.environment | self.detours[module] if detour and self.detours else self.environment
-        made = Command(whole, environment, path, self.forked)
+        made = Command(whole, environment, path, self.forked, self.working_directory)
         self.commands.append(made)
         return made
 

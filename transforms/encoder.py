@@ -18,7 +18,7 @@ from transforms.explicit import ExplicitEncoder
 from transforms.explicit import KeyNotSent as KeyNotSent
 from transforms.explicit import UnchangedValues as UnchangedValues
 from transforms.row import Absent as Absent
-from transforms.row import EncodedRow, Field, LoggedRow, Mask, RowFilter, SourcedKey, Undecided, fields_of
+from transforms.row import EncodedRow, Failed, Field, LoggedRow, Mask, RowFilter, SourcedKey, Undecided, fields_of
 from transforms.row import Row as Row
 from transforms.shapes import Plan, ShapeMemory
 from transforms.values import value_encoder
@@ -216,4 +216,4 @@ def _with_sources(made: RowEncoder, clear: RowEncoder) -> RowEncoder:
 
 def _sourced(row: AnyRow, source: bytes) -> AnyRow:
     key = SourcedKey.of(row[0], source)
-    return row._replace(key=key) if isinstance(row, Row | Absent | Undecided) else (key, row[1])
+    return row._replace(key=key) if isinstance(row, Row | Absent | Undecided | Failed) else (key, row[1])

@@ -25,6 +25,10 @@ class Upsert:
     """Names of the json fields whose value in `state` is a JSON string that holds the JSON text."""
     rev: int = 1
     to: str | None = None
+    previous: bytes | None = None
+    """The state before, in the same form; None: it is not told."""
+    previous_quoted: tuple[str, ...] = ()
+    """What `quoted` is of the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Delete:
     position: Position
     ends_transaction: bool = False
     to: str | None = None
+    previous: bytes | None = None
+    """The state before; None: it is not told."""
+    previous_quoted: tuple[str, ...] = ()
+    """Names of the json fields whose value in it is a JSON string that holds the JSON text."""
 
 
 @dataclass(frozen=True, slots=True)

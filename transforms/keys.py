@@ -32,6 +32,11 @@ class Keys:
         return f"{self.pipeline}:status:snapshots"
 
     @property
+    def parked(self) -> str:
+        """Hash: `customer.v1 {"id":1}` -> a row that a hook failed on; `customer.v1` -> how many more there are."""
+        return f"{self.pipeline}:status:parked"
+
+    @property
     def snapshots_paused(self) -> str:
         """String: since when snapshots are paused (seconds since 1970); empty where they are not."""
         return f"{self.pipeline}:status:paused"

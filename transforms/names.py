@@ -17,6 +17,8 @@ PIPELINE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Also the rule for event types and for streams, which must avoid RESERVED_NAMES too."""
 SINK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+HOOK_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+"""A function of a module."""
 SLOT_NAME: Final = re.compile(r"[a-z0-9_]{1,63}")
 EVENT_LABEL: Final = re.compile(rf"(?P<type>{EVENT_NAME.pattern})(?:\.v(?P<version>[1-9][0-9]{{0,5}}))?")
 """`customer` or `customer.v2`; without a version, version 1 is meant."""

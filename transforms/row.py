@@ -29,7 +29,17 @@ class Undecided(NamedTuple):
     key: bytes
 
 
-EncodedRow: TypeAlias = tuple[bytes, bytes] | Row | Absent
+class Failed(NamedTuple):
+    """A row that is not published, since its event's hook raised an error on it."""
+
+    key: bytes
+    error: str
+    """The error's class."""
+    line: str
+    """Where, as `FILE:LINE`."""
+
+
+EncodedRow: TypeAlias = tuple[bytes, bytes] | Row | Absent | Failed
 """Key and state; a Row where there is more to say."""
 LoggedRow: TypeAlias = EncodedRow | Undecided
 

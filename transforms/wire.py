@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from transforms.errors import MalformedEntry
 from transforms.event import Delete, Event, Mark, Truncate, Upsert
 from transforms.position import Position
+from transforms.row import Row
 
 MICROSECONDS_2000 = 946_684_800_000_000
 """Microseconds from 1970 to 2000, the epoch that Postgres' protocol counts from."""
@@ -34,6 +35,12 @@ def upsert_words(type_: bytes, key: bytes, state: bytes, ts: bytes, tx: bytes) -
 def delete_words(type_: bytes, key: bytes, ts: bytes, tx: bytes) -> list[bytes]:
     """The words of a delete."""
     return [b"op", b"delete", b"type", type_, b"key", key, b"ts", ts, b"tx", tx]
+
+
+def previous_words(row: tuple[bytes, bytes] | Row) -> tuple[bytes, ...]:
+    """The words of an old state; `previous_quoted` is of it what `quoted` is of the state."""
+    words = (b"previous", row[1])
+    return (*words, b"previous_quoted", compact_json(row.quoted)) if isinstance(row, Row) and row.quoted else words
 
 
 def truncate_words(type_: bytes, ts: bytes, tx: bytes) -> list[bytes]:
@@ -88,9 +95,12 @@ def _read(position: Position, fields: Mapping[bytes, bytes]) -> Event:
             _names(fields.get(b"quoted")),
             _revision(fields.get(b"rev", b"1")),
             to,
+            fields.get(b"previous"),
+            _names(fields.get(b"previous_quoted")),
         )
     if op == b"delete":
-        return Delete(_type(fields), fields[b"key"], position, ends, to)
+        previous, quoted = fields.get(b"previous"), _names(fields.get(b"previous_quoted"))
+        return Delete(_type(fields), fields[b"key"], position, ends, to, previous, quoted)
     if op == b"truncate":
         return Truncate(_type(fields), position, ends, to)
     if op == b"mark":

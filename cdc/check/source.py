@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cdc.catalog import EventMapping
 from cdc.check.failover import failover_findings
+from cdc.check.hooks import hook_findings
 from cdc.check.publication import publication_findings, slot_finding
 from cdc.check.published import Before
 from cdc.check.tables import event_findings, grant_findings
@@ -30,6 +31,7 @@ def source_findings(source: Source, config: ReaderConfig, before: Before) -> Ite
     mappings: list[EventMapping] = []
     yield from event_findings(source, config, mappings, before)
     yield from grant_findings(source, mappings, facts.role)
+    yield from hook_findings(source, config, mappings)
     yield from publication_findings(source, config, mappings, publication, slot, facts)
     yield slot_finding(config, slot)
     yield from failover_findings(source, config, slot, facts)

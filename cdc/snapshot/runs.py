@@ -212,8 +212,8 @@ class Runs:
                 data: dict[str, object] = {"run": run.id, "event": run.event}
                 entry_id = self._translator.entries.mark(subject.mapping.stream, name, data, run.to)
                 marked = run.advanced(**{"begun" if name == wire.RUN_BEGIN else "ended": entry_id})
-                if name == wire.RUN_BEGIN and run.to is None:
-                    self._translator.rereads.run_begins(run.event)
+                if run.to is None:
+                    self._translator.run_marked(name, marked)
             self._translator.note(run.event, run.id, marked.to_json())
             return marked
 

@@ -29,7 +29,8 @@ class Subject:
         """Compile the encoder for rows in the order of the columns that are read."""
         relation = [RelationColumn(column.name, column.type) for column in mapping.read]
         encoder = encoder_for(mapping, masks, relation, mapping.fields, mapping.condition)
-        route = Route(mapping.label, mapping.stream, stream_key(mapping.stream), encoder, rev=rev)
+        is_hooked = mapping.transform is not None
+        route = Route(mapping.label, mapping.stream, stream_key(mapping.stream), encoder, rev=rev, is_hooked=is_hooked)
         return cls(mapping, route, mapping.table.estimated_rows)
 
     @property

@@ -79,6 +79,7 @@ def describe_tables(source: Source, names: Sequence[TableName]) -> dict[TableNam
                 TableName(schema, leaf): frozenset(columns) for schema, leaf, columns in row["leaf_identities"]
             },
             estimated_rows=row["estimated_rows"] or 0,
+            without_old_rows=tuple(TableName(*one) for one in row["without_old_rows"]),
             children=tuple(TableName(*child) for child in row["children"]),
         )
     return tables

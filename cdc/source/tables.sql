@@ -72,6 +72,8 @@ SELECT relation.oid::bigint, relation.schema, relation.name, relation.kind, rela
        coalesce((SELECT json_agg(json_build_array(nspname, relname, columns) ORDER BY nspname, relname) FROM identity
                  WHERE root = relation.oid AND identity.oid <> root AND relkind <> 'p' AND columns IS NOT NULL),
                 '[]') AS leaf_identities,
+       coalesce((SELECT json_agg(json_build_array(nspname, relname) ORDER BY nspname, relname) FROM member
+                 WHERE root = relation.oid AND relkind <> 'p' AND relreplident <> 'f'), '[]') AS without_old_rows,
        coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname) ORDER BY n.nspname, c.relname)
                  FROM child JOIN pg_class c ON c.oid = child.oid AND c.relkind = 'r'
                  JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -16,7 +16,7 @@ from tests import builders
 from tests.builders import INTEGER, JSON, TEXT, column
 from transforms.column_type import ColumnType, RelationColumn
 from transforms.encoder import COMPILED, Row, RowEncoder, compiled_encoder, shaped_encoder
-from transforms.row import Absent, LoggedRow, Undecided
+from transforms.row import Absent, Failed, LoggedRow, Undecided
 from transforms.tuple_data import UNCHANGED, Value
 
 BOOLEAN, NUMERIC, UUID, DOUBLE, TIMESTAMP, TIMESTAMPTZ, BYTEA, JSONB = 16, 1700, 2950, 701, 1114, 1184, 17, 3802
@@ -123,7 +123,7 @@ def test_a_row_is_the_json_that_a_naive_encoder_makes(make: Make, case: Case, be
 
 
 def state_of(row: LoggedRow) -> bytes:
-    assert not isinstance(row, Absent | Undecided)
+    assert not isinstance(row, Absent | Undecided | Failed)
     return row[1]
 
 
