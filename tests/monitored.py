@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client.core import Metric
@@ -66,6 +67,7 @@ def reader_and_watch(directory: Path) -> tuple[Reader, Watch]:
     counters.failures.note(StatecastError("PLANTED"), 1.0)
     counters.events = {"customer.v1": False, "order.v1": True}
     counters.runs["customer.v1"] = Run("r", "customer.v1", "running", rows=5, share=0.5)
+    reader.latest = replace(reader.latest, parked={"customer.v1": 2})
     watch.last_source = SourceSeen(LSN(1000), Slot("pgoutput", "d", LSN(800), LSN(700), "extended", 4711, 300, 200))
     watch.written.note(time.monotonic() - 10, LSN(900))
     watch.written.note(time.monotonic() - 3, LSN(1000))

@@ -310,8 +310,18 @@ NAME_RULE = "expected a name that matches [a-z][a-z0-9_]{0,62}, not meta, reques
             'events.customer.unchanged_toast: expected "reread", "partial" or "halt", got other text',
         ),
         ("event", "partitions = 2", "events.customer.partitions: not supported yet"),
-        ("event", "previous = true", "events.customer.previous: not supported yet"),
-        ("event", "transform = 'shop.hooks:customer'", "events.customer.transform: not supported yet"),
+        ("event", "previous = 1", "events.customer.previous: expected true or false, got a number"),
+        (
+            "event",
+            "transform = 'shop.hooks'",
+            'events.customer.transform: expected a function\'s name, like "shop.hooks:order", got other text',
+        ),
+        (
+            "event",
+            "unchanged_toast = 'partial'\ntransform = 'shop.hooks:customer'",
+            'events.customer.transform: a function is shown whole rows only: unchanged_toast must be "reread" or'
+            ' "halt"',
+        ),
         ("event", "[sink.billing]\ntype = 'postgres'", 'sink: unknown key (did you mean "sinks"?)'),
         (
             "event",
