@@ -19,8 +19,6 @@ from psycopg.types.json import Jsonb
 from tests.processes import Pipeline, wait_until
 
 BODY_BYTES = 100_000
-ROWS = 120
-"""Of each table, of as many keys again."""
 FIELDS = ["id", "rev", "name", "body", "doc", "tags"]
 LARGE = ("body", "doc", "tags")
 TABLES = {
@@ -61,8 +59,8 @@ def tags_of(rev: int) -> list[str]:
 WRITTEN = {"body": body_of, "doc": doc_of, "tags": tags_of}
 
 
-def seed(dsn: str) -> None:
-    """Make the tables; no column is ever NULL."""
+def seed(dsn: str, rows: int) -> None:
+    """Make the tables with so many rows each; no column is ever NULL."""
     with psycopg.connect(dsn) as connection:
         for table in TABLES:
             connection.execute(
@@ -71,7 +69,7 @@ def seed(dsn: str) -> None:
             )
             for column in LARGE:
                 connection.execute(f"ALTER TABLE {table} ALTER {column} SET STORAGE EXTERNAL".encode())
-            for number in range(ROWS):
+            for number in range(rows):
                 connection.execute(*inserting(table, number, 0))
 
 
@@ -88,6 +86,8 @@ class Load:
     """
 
     dsn: str
+    rows: int
+    """Of each table there are at most twice as many."""
     updates: int
     local: float = 1.0
     """The share of transactions that do not wait for a synchronous standby."""
@@ -134,9 +134,8 @@ class Load:
             return
         self.made += made
 
-    @staticmethod
-    def _row(chance: random.Random, number: int) -> int:
-        return chance.randrange(ROWS // 2) * 4 + number
+    def _row(self, chance: random.Random, number: int) -> int:
+        return chance.randrange(self.rows // 2) * 4 + number
 
     def _change(self, connection: psycopg.Connection, chance: random.Random, table: str, row: int, other: int) -> int:
         """Change a row, most often by an update; returns how many updates there were."""
