@@ -14,6 +14,7 @@ from tests.integration.order_harness import (
     ORDER,
     TAGS,
     customers_of,
+    embed,
     line,
     lines_of,
     order,
@@ -223,6 +224,48 @@ def test_a_key_of_texts_or_of_several_columns_finds_its_children(pipeline: Pipel
     assert pipeline.apply() == 0
     assert pipeline.rows("SELECT order_region, id, sku FROM replica.lines") == [("eu ", 2, "B")]
     assert dict(pipeline.rows(KEYS))["lines"] == " ".join([*(f"order_{name}" for name in key), "id"])
+
+
+VALUES = {
+    "bigint": 9007199254740993,
+    "numeric": "1.50",
+    "real": "NaN",
+    "double precision": 1e-300,
+    "boolean": True,
+    "text": 'q"\\ \t\u20ac',
+    "json": {"b": 1, "a": [1.0]},
+    "jsonb": [{"lines": None}],
+    "timestamp with time zone": "infinity",
+    "timestamp without time zone": "0044-03-15 00:00:00 BC",
+    "interval": "P1Y2M-3DT4H",
+    "bytea": "\\x00ff",
+    "integer[]": [[1, None], [3, 4]],
+    "text[]": ["a", None, 'b,"{c}'],
+    "int4range": "[1,5)",
+    "inet": "10.0.0.0/8",
+    "bit(3)": "101",
+    "point": "(1,2)",
+    "uuid": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+}
+
+
+def test_a_value_of_an_embed_arrives_as_one_of_the_event_does(broken_pipeline: Pipeline) -> None:
+    columns = [column(f"c{number}", type_) for number, type_ in enumerate(VALUES)]
+    embeds = embed("many", *columns), embed("one", *columns, many=False)
+    document = SchemaDocument("order", 1, "order", ("id",), (column("id", "integer"), *columns, *embeds))
+    broken_pipeline.describe(document)
+    broken_pipeline.embeds = {"order.v1": {name: f"replica.{name}" for name in ("many", "one")}}
+    row = {f"c{number}": value for number, value in enumerate(VALUES.values())}
+    nulls: dict[str, object] = dict.fromkeys(row)
+    states = [{"id": 1} | row | {"many": [row], "one": row}, {"id": 2} | nulls | {"many": [nulls], "one": nulls}]
+    entries = [upsert({"id": state["id"]}, state, type_="order.v1") for state in states]
+    broken_pipeline.transaction(*entries, stream="order")
+    assert broken_pipeline.apply() == 0
+    for table in ("many", "one"):
+        for name in row:
+            same = f"SELECT o.{name}::text IS NOT DISTINCT FROM c.{name}::text FROM replica.orders o"
+            both = broken_pipeline.rows(f"{same} JOIN replica.{table} c ON c.order_id = o.id")
+            assert both == [(True,), (True,)], (table, name)
 
 
 def test_a_run_sweeps_children_of_rows_that_the_source_has_no_more(pipeline: Pipeline) -> None:
