@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
@@ -236,11 +236,6 @@ def _check_rest(database: Database, found: Examination, columns: Mapping[str, tu
         elif name not in document.names and not_null and not has_default:
             mend = compose("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", identifier(table), column)
             found.misfits.append(Misfit(f"column {name} is NOT NULL and no field of the event", readable(mend)))
-
-
-def with_document(replica: Replica, document: SchemaDocument) -> Replica:
-    """The replica with a newer revision of its event."""
-    return replace(replica, document=document)
 
 
 def unseen_table_name(table: TableName, digest: str) -> str:

@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sinks.checkpoint import Checkpoint, Checkpoints
-from sinks.children.claiming import claim_children, left_children, load_children, tell_left
-from sinks.children.shape import keep_apart, shapes
+from sinks.children.claiming import claim_whole
+from sinks.children.shape import keep_apart
 from sinks.config import SinkConfig
 from sinks.control import Control
 from sinks.errors import RebuildMoved, SinkError, StreamBegunAgain, StreamEmptied, StreamHole, TableReplaced
 from sinks.ownership import (
-    claim,
     forget_left,
     forget_older_runs,
-    forget_rows,
     not_registered,
     replaced,
     snapshot_requested,
@@ -28,8 +26,7 @@ from sinks.postgres import Database
 from sinks.privileges import OWN_TABLES, require
 from sinks.rebuild.filling import Rebuild
 from sinks.rebuild.keeping import Rebuilding
-from sinks.rebuild.record import Record
-from sinks.replica import Replica, examine
+from sinks.replica import Replica
 from sinks.stream import Meta, StreamEnds, StreamReader
 from sinks.unknown_events import Wait
 from transforms.keys import Keys
@@ -150,7 +147,10 @@ class Opener:
                 session.checkpoints[stream] = checkpoint
                 for label in labels.values():
                     document, record = prospect.documents[label], records.get(label)
-                    self._claim(session, label, document, record, begins=begins, complete=ends.complete)
+                    session.replicas[label] = claim_whole(
+                        self._database, self._config, label, document,
+                        begins=begins, complete=ends.complete, is_rebuilt=record is not None,
+                    )  # fmt: skip
                     if record is not None:
                         rebuild = self._rebuilding.prepare(record, document, stream, begins=begins)
                         if rebuild is not None:
@@ -167,39 +167,6 @@ class Opener:
                 "begins at %s", _listed([f"{each} {session.checkpoints[each].position}" for each in session.begun])
             )
         return session
-
-    def _claim(
-        self,
-        session: Session,
-        label: str,
-        document: SchemaDocument,
-        record: Record | None,
-        *,
-        begins: bool,
-        complete: bool,
-    ) -> None:
-        config, table = self._config, self._config.tables[label]
-        wanted, lacks = shapes(config, label, document), not (begins and complete)
-        require(self._database, [table])
-        examination = examine(self._database, label, table, document)
-        for warning in examination.warnings:
-            log.warning("%s: %s", table, warning)
-        if begins and examination.owner is not None:  # rows of another life of the streams
-            forget_rows(self._database, str(table), even_if_new=examination.has_rows or not complete)
-        left = tell_left(left_children(self._database, config, label, wanted))
-        if claim_children(self._database, config, wanted, wants_snapshot=lacks, is_rebuilt=record is not None) or left:
-            forget_rows(self._database, str(table))
-        replica = claim(
-            self._database,
-            examination,
-            config.pipeline.name,
-            config.name,
-            adopt=config.adopt,
-            wants_snapshot=lacks,
-            is_rebuilt=record is not None,
-        )
-        load_children(self._database, replica, wanted)
-        session.replicas[label] = replica
 
     def tell_places(self, session: Session, reader: StreamReader) -> None:
         """Have the reader keep what this session needs, and no more, before anything of it may be trimmed."""

@@ -1,4 +1,4 @@
-"""Whose child tables are, and what their coming and going asks for: rows of `cdc.replica`, as for their parents."""
+"""Whose an event's tables are, its own and those of its embeds, and what the coming and going of these asks for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sinks.children.child import Child
 from sinks.children.shape import ChildShape, shapes
 from sinks.config import SinkConfig
 from sinks.errors import TableMisfit
-from sinks.ownership import claim
+from sinks.ownership import claim, forget_rows
 from sinks.postgres import Database, compose, identifier, literal, readable
 from sinks.privileges import require
-from sinks.replica import Replica, columns_of, examine, key_of
+from sinks.replica import Examination, Replica, columns_of, examine, key_of
 from transforms.names import TableName
 from transforms.schema import SchemaDocument
 
@@ -39,29 +39,58 @@ def mapped_tables(config: SinkConfig, documents: Mapping[str, SchemaDocument]) -
             yield MappedTable(label, shape.label, shape.table, shape.document)
 
 
-def claim_children(
+def claim_whole(
+    database: Database,
+    config: SinkConfig,
+    label: str,
+    document: SchemaDocument,
+    *,
+    begins: bool,
+    complete: bool,
+    is_rebuilt: bool,
+) -> Replica:
+    """Make an event's table and those of its embeds fit and register them, in the transaction in hand.
+
+    `begins`: its stream is begun, perhaps again. `complete`: the stream still has every entry. The rows come again
+    where a child table is new to this sink, another than before, or was left for a while. Raises what `claim` does.
+    """
+    table, wanted, lacks = config.tables[label], shapes(config, label, document), not (begins and complete)
+    require(database, [table])
+    examination = _examine(database, label, table, document)
+    if begins and examination.owner is not None:  # rows of another life of the streams
+        forget_rows(database, str(table), even_if_new=examination.has_rows or not complete)
+    left = _tell_left(left_children(database, config, label, wanted))
+    if _claim_children(database, config, wanted, wants_snapshot=lacks, is_rebuilt=is_rebuilt) or left:
+        forget_rows(database, str(table))
+    sink = config.pipeline.name, config.name
+    replica = claim(database, examination, *sink, adopt=config.adopt, wants_snapshot=lacks, is_rebuilt=is_rebuilt)
+    load_children(database, replica, wanted)
+    return replica
+
+
+def _claim_children(
     database: Database, config: SinkConfig, wanted: list[ChildShape], *, wants_snapshot: bool, is_rebuilt: bool
 ) -> bool:
-    """Make the tables fit and register them, in the transaction in hand; returns whether their parents must come again.
-
-    So it is where one is new to this sink, another than before, or was left for a while. Raises what `claim` does.
-    """
+    """Returns whether their parents must come again."""
     names = [str(shape.table) for shape in wanted]
+    sink = config.pipeline.name, config.name
     for shape in wanted:
         require(database, [shape.table])
-        examination = examine(database, shape.label, shape.table, shape.document)
-        for warning in examination.warnings:
-            log.warning("%s: %s", shape.table, warning)
-        claim(
-            database, examination, config.pipeline.name, config.name,
-            adopt=config.adopt, wants_snapshot=wants_snapshot, is_rebuilt=is_rebuilt,
-        )  # fmt: skip
+        examination = _examine(database, shape.label, shape.table, shape.document)
+        claim(database, examination, *sink, adopt=config.adopt, wants_snapshot=wants_snapshot, is_rebuilt=is_rebuilt)
     lacking = database.rows(
         b"UPDATE cdc.replica SET wants_snapshot = false WHERE table_name = ANY(%s) AND wants_snapshot"
         b" RETURNING table_name",
         [names],
     )
     return bool(lacking)
+
+
+def _examine(database: Database, label: str, table: TableName, document: SchemaDocument) -> Examination:
+    examination = examine(database, label, table, document)
+    for warning in examination.warnings:
+        log.warning("%s: %s", table, warning)
+    return examination
 
 
 def load_children(database: Database, replica: Replica, wanted: list[ChildShape]) -> None:
@@ -110,7 +139,7 @@ def left_children(database: Database, config: SinkConfig, label: str, wanted: li
     return [LeftTable(*row) for row in rows]
 
 
-def tell_left(left: list[LeftTable]) -> bool:
+def _tell_left(left: list[LeftTable]) -> bool:
     """Log them; returns whether their parents must come again, since the embed has become a column."""
     for table in left:
         log.warning("%s: %s. Remove it: %s", table.table, table.reason, table.remedy)

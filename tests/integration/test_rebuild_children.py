@@ -9,6 +9,7 @@ import pytest
 
 from sinks.errors import TableMisfit
 from sinks.rebuild.command import RebuildCommand, Wishes
+from tests.contracts import expect_streams_as_promised
 from tests.integration.order_harness import ORDER, embed, line, lines_of, order, remove, tags_of
 from tests.integration.sink_harness import Pipeline, Words, column, mark
 from transforms.schema import SchemaDocument
@@ -28,6 +29,7 @@ def pipeline(redis_url: str, target_dsn: str, pipeline_name: str) -> Iterator[Pi
         made.transaction(run[0], *rows, run[1], stream="order")
         assert made.apply() == 0
         yield made
+        expect_streams_as_promised(made.redis, made.keys)
 
 
 def ask(pipeline: Pipeline, keep_as: str | None = None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.contracts import expect_streams_as_promised
 from tests.integration.order_harness import ORDER, line, order, remove
 from tests.integration.sink_harness import Pipeline, Words, command, mark, truncate, upsert, use_technique
 from transforms.failpoints import ALLOWED_BY, ARMED_BY, OF_SINK, Failpoint
@@ -103,6 +104,7 @@ def pipeline(redis_url: str, target_dsn: str, pipeline_name: str) -> Iterator[Pi
     with Pipeline(redis_url, target_dsn, pipeline_name) as made:
         made.describe(ORDER)
         yield made
+        expect_streams_as_promised(made.redis, made.keys)
 
 
 def use(pipeline: Pipeline, sink: str) -> None:

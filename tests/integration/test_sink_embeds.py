@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contracts import expect_streams_as_promised
 from tests.integration.order_harness import ORDER, line, order
 from tests.integration.sink_harness import Pipeline, column, command, mark, upsert, use_technique
 from transforms.schema import SchemaColumn, SchemaDocument
@@ -20,6 +21,7 @@ def pipeline(redis_url: str, target_dsn: str, pipeline_name: str) -> Iterator[Pi
         made.describe(ORDER)
         made.tables = {"order.v1": "replica.orders"}
         yield made
+        expect_streams_as_promised(made.redis, made.keys)
 
 
 def test_an_embed_is_a_jsonb_column_of_the_table_that_is_printed(pipeline: Pipeline, tmp_path: Path) -> None:
