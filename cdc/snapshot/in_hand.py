@@ -118,7 +118,7 @@ class RunInHand:
             unseen = chunks.publish(self.subject, window, rows, b"snapshot", self.run.to, self._finish(rows))
             if rows.scanned and not unseen:
                 self._publishable = sizing.publishable_rows(rows.scanned, chunks.publishing_seconds)
-            if unseen:  # also where nothing was found: what was missed may be a row that a sink has, and would sweep away
+            if unseen:  # also where nothing was found: a row that was missed would be swept away by sinks that have it
                 chunks.wait_until_seen(unseen, self._waiting)
             elif rows.exhausted or rows.last_key == until:
                 return
