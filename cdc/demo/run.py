@@ -115,7 +115,7 @@ class _Demo:
                 for database in databases:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         dsns = {f"{sink.upper()}_DSN": replicas.dsn(sink) for sink in _PROBED}
-        return {"SOURCE_DSN": source.dsn("shop"), "REDIS_URL": valkey.url(), **dsns}
+        return {"SOURCE_DSN": source.dsn("shop"), "REDIS_URL": valkey.url(), "MASK_KEY": shop.MASK_KEY, **dsns}
 
     def _begin(self, addresses: Mapping[str, str]) -> None:
         """The commands and the load, at the same moment: the initial snapshot is taken under load."""

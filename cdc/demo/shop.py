@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import psycopg
@@ -34,6 +34,10 @@ def description(chance: random.Random) -> str:
     return base64.b64encode(chance.randbytes(chance.randrange(3_800, 15_000))).decode()
 
 
+MASK_KEY = "a key of this demo alone"
+"""What the addresses are hashed with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """One replica table, and what it is a copy of."""
@@ -43,6 +47,11 @@ class Copy:
     replica_table: str
     source_table: str
     columns: tuple[str, ...]
+    """The replica's."""
+    rows: str = ""
+    """The SELECT that gives just these at the source, where they are not simply the table's."""
+    key: tuple[str, ...] = ()
+    """Those of `columns` that name a row; as it stands, the source table's primary key."""
 
 
 def events() -> list[str]:
@@ -52,9 +61,61 @@ def events() -> list[str]:
 
 def copies() -> list[Copy]:
     """Every replica table of the configuration."""
+    found: list[Copy] = []
     document = tomllib.loads(CONFIG)
-    return [
-        Copy(sink, event, table, document["events"][event]["table"], tuple(document["events"][event]["columns"]))
-        for sink, section in document["sinks"].items()
-        for event, table in section["tables"].items()
-    ]
+    for sink, section in document["sinks"].items():
+        for event, target in section["tables"].items():
+            mapped = document["events"][event]
+            if event in _SHAPED:
+                found += (replace(copy, sink=sink, event=event) for copy in _SHAPED[event])
+            else:
+                found.append(Copy(sink, event, target, mapped["table"], tuple(mapped["columns"])))
+    return found
+
+
+def _hashed(column: str) -> str:
+    """HMAC-SHA-256 (RFC 2104) in SQL: what a mask makes of a column's text."""
+    inner, outer = (
+        bytes(byte ^ pad for byte in MASK_KEY.encode().ljust(64, b"\0")).hex() for pad in (0x36, 0x5C)
+    )
+    digest = f"sha256('\\x{outer}' || sha256('\\x{inner}' || convert_to({column}, 'UTF8')))"
+    return f"'k1:' || encode({digest}, 'hex')"
+
+
+_PARCELS = "orders AS o WHERE o.status IN ('packed', 'shipped')"
+_SHAPED = {
+    "customer_contact": [
+        Copy(
+            "",
+            "",
+            "ledger.debtors",
+            "public.customers",
+            ("id", "full_name", "email", "rev"),
+            f"SELECT id, name AS full_name, {_hashed('email')} AS email, rev FROM customers",
+            ("id",),
+        ),
+    ],
+    "parcel": [
+        Copy(
+            "",
+            "",
+            "depot.parcels",
+            "public.orders",
+            ("id", "status", "placed_at", "note", "recipient"),
+            "SELECT id, status, placed_at, note, (SELECT jsonb_build_object('name', name, 'phone', phone)"
+            f" FROM customers WHERE customers.id = o.customer_id) AS recipient FROM {_PARCELS}",
+            ("id",),
+        ),
+        Copy(
+            "",
+            "",
+            "depot.parcel_lines",
+            "public.order_lines",
+            ("parcel_id", "line_no", "sku", "quantity", "price"),
+            "SELECT order_id AS parcel_id, line_no, sku, quantity, price FROM order_lines"
+            f" WHERE order_id IN (SELECT id FROM {_PARCELS})",
+            ("parcel_id", "line_no"),
+        ),
+    ],
+}
+"""What is told of the copies that are not rows of one table as they stand."""

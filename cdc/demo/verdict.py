@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -37,10 +37,11 @@ def compare(copy: Copy, source_dsn: str, replica_dsn: str) -> Verdict:
         psycopg.connect(source_dsn, options=_SAME_TEXT) as source,
         psycopg.connect(replica_dsn, options=_SAME_TEXT) as replica,
     ):
-        key = _primary_key(source, copy.source_table)
+        key = copy.key or _primary_key(source, copy.source_table)
+        at_source = sql.SQL("({}) AS found").format(sql.SQL(cast(LiteralString, copy.rows)))
         with (  # closed in any case: a connection in the middle of a COPY would wait for its end for ever
-            closing(_rows(source, copy.source_table, key, copy.columns)) as left,
-            closing(_rows(replica, copy.replica_table, key, copy.columns)) as right,
+            closing(_rows(source, at_source if copy.rows else _table(copy.source_table), key, copy.columns)) as left,
+            closing(_rows(replica, _table(copy.replica_table), key, copy.columns)) as right,
         ):
             for kind, found in _merged(left, right, len(key)):
                 verdict.rows += kind != "surplus"
@@ -49,6 +50,10 @@ def compare(copy: Copy, source_dsn: str, replica_dsn: str) -> Verdict:
                     if len(verdict.examples) < _EXAMPLES:
                         verdict.examples.append((kind, b", ".join(found).decode()))
     return verdict
+
+
+def _table(name: str) -> sql.Identifier:
+    return sql.Identifier(*name.split("."))
 
 
 def _primary_key(connection: psycopg.Connection[tuple[str]], table: str) -> list[str]:
@@ -62,13 +67,13 @@ def _primary_key(connection: psycopg.Connection[tuple[str]], table: str) -> list
 
 
 def _rows(
-    connection: psycopg.Connection[tuple[str]], table: str, key: list[str], columns: tuple[str, ...]
+    connection: psycopg.Connection[tuple[str]], rows: sql.Composable, key: Sequence[str], columns: tuple[str, ...]
 ) -> Generator[bytes, None, None]:
     """The lines of a COPY, key columns first; in the order of the keys' bytes, which no collation changes."""
     rest = [name for name in columns if name not in key]
     statement = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT").format(
         sql.SQL(", ").join(map(sql.Identifier, (*key, *rest))),
-        sql.Identifier(*table.split(".")),
+        rows,
         sql.SQL(", ").join(sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(name)) for name in key),
     )
     try:

@@ -90,11 +90,19 @@ class EmbedMapping:
     @property
     def schema(self) -> SchemaColumn:
         """What consumers are told of it."""
-        published = {field.column.name: field.name for field in self.fields}
-        key = tuple(published[column.name] for column in self.order if column.name in published)
         columns = [*map(schema_column, self.fields), *(each.schema for each in self.nested)]
-        embed = EmbedSchema(self.many, key, tuple(columns))
+        embed = EmbedSchema(self.many, self._published_key, tuple(columns))
         return SchemaColumn(self.name, "jsonb", "jsonb", nullable=not self.many, embed=embed)
+
+    @property
+    def _published_key(self) -> tuple[str, ...]:
+        """The key's fields, if they tell the rows of one parent apart: all but what these have in common anyway."""
+        told = {field.column.name: field.name for field in self.fields if field.masked in (None, "hash")}
+        common = {own.name for own, _ in self.on}
+        needed = {column.name for column in self.order} - common
+        if not needed or not needed <= told.keys():
+            return ()
+        return tuple(told[column.name] for column in self.order if column.name in told)
 
 
 def schema_column(field: MappedField) -> SchemaColumn:

@@ -71,6 +71,26 @@ def test_consumers_are_told_what_an_embed_is_made_of() -> None:
     assert customer.embed.key == ()
 
 
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        (embed("lines", LINES, {"order_id": "id"}, "line", "sku"), ("line",)),
+        (embed("lines", LINES, {"order_id": "id"}, "order_id", "line"), ("order_id", "line")),
+        (embed("lines", LINES, {"order_id": "id"}, "line", mask={"line": "hash"}), ("line",)),
+        (embed("lines", LINES, {"order_id": "id"}, "order_id", "sku"), ()),  # all lines of an order have that order
+        (embed("lines", LINES, {"order_id": "id"}, "line", "sku", mask={"line": "redact"}), ()),
+        (embed("lines", LINES, {"order_id": "id"}, "line", "sku", mask={"line": "null"}), ()),
+        (embed("lines", LINES, {"order_id": "id", "line": "customer_id"}, "line", "sku"), ()),  # there is but one
+    ],
+)
+def test_the_key_that_consumers_are_told_tells_the_rows_of_a_parent_apart(
+    lines: EmbedConfig, key: tuple[str, ...]
+) -> None:
+    [mapped] = map_whole(event(lines), TABLES).embeds
+    assert mapped.schema.embed is not None
+    assert mapped.schema.embed.key == key
+
+
 def test_an_event_is_made_of_all_its_tables_and_columns() -> None:
     mapping = map_whole(event(CUSTOMER, LINE), TABLES)
     assert {title: table.oid for title, table in mapping.tables.items()} == {"": 1, "customer": 2, "lines": 3}
