@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cdc.catalog import (
     ColumnUnfit,
     KeyNotInLog,
+    OldRowsNotInLog,
     Table,
     TableUnfit,
     TypeParts,
@@ -290,7 +291,7 @@ class Shapes:
             try:
                 check_own_log(table, published)
                 map_event(event, table)
-            except ColumnUnfit:
+            except (ColumnUnfit, OldRowsNotInLog):  # nothing that was published before is missed
                 continue
             except TableUnfit:
                 runs.append(Run.new(label, first=True, reason=UNFIT))
