@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cdc.config import EventConfig
 from cdc.shaping import mistakes_for, read_where
@@ -22,6 +22,9 @@ from transforms.config import key_path
 from transforms.errors import StatecastError
 from transforms.masking import MaskName, Masks
 from transforms.names import TableName
+
+if TYPE_CHECKING:
+    from cdc.related.mapping import EmbedMapping
 
 
 class TableUnfit(StatecastError):
@@ -145,6 +148,7 @@ class EventMapping:
     """The same, read for the columns as the catalog has them."""
     previous: bool = False
     transform: str | None = None
+    embeds: tuple[EmbedMapping, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -160,9 +164,57 @@ class EventMapping:
         return (*self.columns, *(by_name[name] for name in judged if name not in listed))
 
     @property
+    def ways(self) -> dict[str, tuple[EmbedMapping, ...]]:
+        """The path of each embed, at any depth (`lines.product`) -> those around it, from the outermost on, and it."""
+        return {way[-1].title: way for embed in self.embeds for way in embed.whole}
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The table of each embed, by its path; the event's own under no name."""
+        return {"": self.table} | {title: way[-1].table for title, way in self.ways.items()}
+
+    @property
+    def read_columns(self) -> dict[str, Column]:
+        """All columns of all tables: the event's own by their names, those of embeds behind the embed's path."""
+        related = {
+            f"{title}.{name}": column
+            for title, way in self.ways.items()
+            for name, column in way[-1].read_columns.items()
+        }
+        return {column.name: column for column in self.read} | related
+
+    @property
+    def read_by_table(self) -> dict[TableName, list[Column]]:
+        """The columns of each table that are read, those by which related rows are found among them."""
+        found = {self.table.name: [*self.read, *(theirs for embed in self.embeds for _, theirs in embed.on)]}
+        for way in self.ways.values():
+            found.setdefault(way[-1].table.name, []).extend(way[-1].read_columns.values())
+        return found
+
+    @property
     def numbers(self) -> dict[str, int]:
-        """Column that is read -> its number in the table."""
-        return {column.name: column.number for column in self.read}
+        """Column -> its number in its table; see `read_columns`."""
+        return {name: column.number for name, column in self.read_columns.items()}
+
+    @property
+    def relations(self) -> dict[str, list[object]]:
+        """How each embed is found, by its path: its table's OID, and the numbers of the columns that relate it."""
+        return {
+            title: [way[-1].table.oid, way[-1].many, [[own.number, theirs.number] for own, theirs in way[-1].on]]
+            for title, way in self.ways.items()
+        }
+
+    def other_relations(self, before: Mapping[str, object]) -> list[str]:
+        """The embeds that were there and whose rows are found in another way now."""
+        return [title for title, relation in self.relations.items() if before.get(title, relation) != relation]
+
+    def numbers_in(self, tables: Mapping[TableName, Table]) -> dict[str, int]:
+        """The numbers that all columns of its tables have now; see `read_columns`."""
+        return {
+            f"{title}.{column.name}" if title else column.name: column.number
+            for title, table in self.tables.items()
+            for column in (tables[table.name].columns if table.name in tables else ())
+        }
 
     def replaced_columns(self, numbers: Mapping[str, int]) -> list[str]:
         """Columns that have other numbers there: another one was given the name, with values that no event tells."""
@@ -170,7 +222,7 @@ class EventMapping:
 
     def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """Column -> what its values are written with besides; see `type_parts`."""
-        found = ((column.name, of_types.get(column.type.base_oid)) for column in self.read)
+        found = ((name, of_types.get(column.type.base_oid)) for name, column in self.read_columns.items())
         return {name: dict(parts) for name, parts in found if parts}
 
     @property
@@ -196,7 +248,8 @@ class EventMapping:
             types = {column.name: column.type.pg_type for column in self.read}
             judged = [types[name] for name in columns_of(self.condition)]
             found |= {"where": fingerprint_of(self.where), "judged": fingerprint_of(json.dumps(judged))}
-        hashes = any(field.masked == "hash" for field in self.fields)
+        related = (field for way in self.ways.values() for field in way[-1].fields)
+        hashes = any(field.masked == "hash" for field in (*self.fields, *related))
         return found | {"hash_key": masks.fingerprint} if hashes else found
 
 
@@ -241,25 +294,27 @@ def check_own_log(table: Table, published: Collection[TableName]) -> None:
         )
 
 
-def map_event(event: EventConfig, table: Table | None) -> EventMapping:
-    """Check an event against its table. Raises TableUnfit and its kinds."""
-    if table is None:
-        raise TableUnfit(f"events.{event.name}.table: there is no table {event.table} that this role may see")
+def check_followed(where: str, table: Table) -> None:
+    """Raise TableUnfit where a table's changes, or some of them, are in no log; `where`: who wants them."""
     if table.kind not in ("r", "p"):
-        raise TableUnfit(
-            f"events.{event.name}.table: {table.name} is not a table (views and foreign tables have no log)"
-        )
+        raise TableUnfit(f"{where}: {table.name} is not a table (views and foreign tables have no log)")
     if table.persistence != "p":
-        raise TableUnfit(
-            f"events.{event.name}.table: {table.name} is unlogged or temporary, its changes are not in the log"
-        )
+        raise TableUnfit(f"{where}: {table.name} is unlogged or temporary, its changes are not in the log")
     if table.leaves_without_log:
         leaves = ", ".join(map(str, table.leaves_without_log))
         raise TableUnfit(
-            f"events.{event.name}.table: partition {leaves} of {table.name} is unlogged or a foreign table, its changes"
-            " are not in the log",
+            f"{where}: partition {leaves} of {table.name} is unlogged or a foreign table, its changes are not in the"
+            " log",
             remedy="Have its owner run `ALTER TABLE ... SET LOGGED`, or detach it; then `cdc snapshot` of the event.",
         )
+
+
+def map_event(event: EventConfig, table: Table | None) -> EventMapping:
+    """Check an event against its table. Raises TableUnfit and its kinds."""
+    where = f"events.{event.name}.table"
+    if table is None:
+        raise TableUnfit(f"{where}: there is no table {event.table} that this role may see")
+    check_followed(where, table)
     names = [column.name for column in table.columns if not column.generated]
     columns = _columns(event, table, names if event.columns == ("*",) else event.columns)
     check_identity(table)  # behind them: a table whose key column was dropped has none any more

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from cdc.column_names import ColumnNames
-from cdc.related.configuration import EMBED, EmbedConfig, read_embeds
+from cdc.related.configuration import EMBED, EmbedConfig, embed_mistakes, read_embeds
 from cdc.shaping import ALL_COLUMNS as ALL_COLUMNS
 from cdc.shaping import mistakes_of
 from transforms.address import Address
@@ -181,7 +181,8 @@ def load_reader_config(path: Path, environ: Mapping[str, str]) -> ReaderConfig:
     events = _events(document)
     for event in events:
         has_hash_key = masking is None or masking.hash_key is not None  # else its own mistake is told
-        for where, problem in mistakes_of(event, has_hash_key=has_hash_key):
+        in_embeds = embed_mistakes(event.embeds, has_hash_key=has_hash_key)
+        for where, problem in (*mistakes_of(event, has_hash_key=has_hash_key), *in_embeds):
             document.refuse(("events", event.name, *where), problem)
     if pipeline is None or source is None or transport is None or masking is None or document.problems:
         raise ConfigurationError(document.problems)
@@ -192,8 +193,12 @@ def _event(document: Document, name: str) -> EventConfig | None:
     path = ("events", name)
     embeds = read_embeds(document, path)
     event = document.section(EventConfig, *path, given={"name": name, "embeds": embeds})
+    if event is not None and event.previous and embeds:
+        document.refuse(
+            (*path, "previous"), "an event with embeds is read from its tables, where there is no old state"
+        )
     for embed in embeds:
-        if event is not None and embed.name in event.columns:
+        if event is not None and embed.name in [event.rename.get(name, name) for name in event.columns]:
             document.refuse((*path, EMBED, embed.name), "the event has a column of this name: give the embed another")
     return event
 

@@ -22,13 +22,18 @@ def encoder_for(
     relation: Sequence[RelationColumn],
     fields: Iterable[MappedField],
     condition: Condition | None,
+    related: Sequence[Field] = (),
 ) -> RowEncoder:
-    """The encoder for rows of `relation` that publishes these fields, of the rows for which the condition holds."""
+    """The encoder for rows of `relation` that publishes these fields, of the rows for which the condition holds.
+
+    `related`: fields of related rows, which come behind the others.
+    """
 
     def compiled(fields: Iterable[MappedField]) -> list[Field]:
         return [Field(field.name, field.column.name, masks.of(field.masked)) for field in fields]
 
-    made = compile_encoder(relation, compiled(fields), compiled(mapping.key_fields), filter_of(condition))
-    if mapping.transform is None:
+    listed = [*compiled(fields), *related]
+    made = compile_encoder(relation, listed, compiled(mapping.key_fields), filter_of(condition))
+    if mapping.transform is None or not listed:  # without a state there is nothing to shape
         return made
     return hooked(made, partial(find_hook, mapping.transform), [field.name for field in mapping.key_fields])

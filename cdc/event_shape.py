@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,16 +11,15 @@ from cdc.catalog import (
     ConditionUnfit,
     EventMapping,
     FieldPath,
-    MappedField,
     Table,
     fingerprint_of,
-    map_event,
 )
 from cdc.config import EventConfig
 from cdc.known import Known
+from cdc.related.mapping import map_whole, schema_column
 from cdc.shaping import ALL_COLUMNS
 from cdc.stopping import Stop
-from transforms.column_type import TEXT_TYPE
+from transforms.names import TableName
 from transforms.schema import FieldsRetyped, SchemaColumn, SchemaDocument, SchemaIncompatible
 
 
@@ -31,33 +30,35 @@ class Shape(NamedTuple):
     document: SchemaDocument
 
 
-def shape_of(event: EventConfig, table: Table | None, old: SchemaDocument | None) -> Shape:
+def shape_of(event: EventConfig, tables: Mapping[TableName, Table], old: SchemaDocument | None) -> Shape:
     """The event's shape now; `old` is the document that was published last.
 
     Raises TableUnfit and its kinds, and SchemaIncompatible.
     """
     if event.columns == ALL_COLUMNS and old is not None:
         columns_of = {name: column for column, name in event.rename.items()}
-        event = event.model_copy(update={"columns": tuple(columns_of.get(name, name) for name in old.names)})
-    mapping = map_event(event, table)
-    columns = tuple(map(_schema_column, mapping.fields))
+        names = [column.name for column in old.columns if column.embed is None]
+        event = event.model_copy(update={"columns": tuple(columns_of.get(name, name) for name in names)})
+    mapping = map_whole(event, tables)
+    columns = (*map(schema_column, mapping.fields), *(embed.schema for embed in mapping.embeds))
     key = tuple(field.name for field in mapping.key_fields)
     document = SchemaDocument(event.type, event.version, event.stream, key, columns)
     return Shape(mapping, document.succeed(old) if old else replace(document, revisions=(document.names,)))
 
 
 def judged_shape(
-    event: EventConfig, table: Table | None, old: SchemaDocument | None, known: Known | None
+    event: EventConfig, tables: Mapping[TableName, Table], old: SchemaDocument | None, known: Known | None
 ) -> Shape | Stop:
     """The event's shape now, or why it stops, since its table has changed; a mistake in the configuration is raised.
 
     `old` is the document that was published last, `known` what was known of the events then; None: the configuration
     is the same as then. Raises TableUnfit and its kinds, and SchemaIncompatible.
     """
+    table = tables.get(event.table)
     if known is not None and table is not None:
         _expect_same_columns(event, table, known)
     try:
-        return shape_of(event, table, old)
+        return shape_of(event, tables, old)
     except (FieldsRetyped, ColumnUnfit) as error:
         if table is None or old is None or not _came_from_the_table(event, old, known, error):
             raise
@@ -112,10 +113,3 @@ def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit
         f"Give the table its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
         " snapshot. Or take it out of the event's `columns` and raise its `version`."
     )
-
-
-def _schema_column(field: MappedField) -> SchemaColumn:
-    column = field.column
-    type_ = TEXT_TYPE if field.masked in ("hash", "redact") else column.type
-    nullable = not column.not_null or field.masked == "null"
-    return replace(SchemaColumn.of(field.name, type_, nullable=nullable), masked=field.masked)

@@ -13,6 +13,7 @@ from cdc.known import Known
 from cdc.mapping import Shapes
 from cdc.messages import RelationMessage
 from cdc.partitions import by_label
+from cdc.related.touching import RelatedRoute
 from cdc.route import Route
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
@@ -22,6 +23,9 @@ from cdc.source.publication import find_publication
 from cdc.source.tables import attributes, column_types, describe_tables, partition_ancestors, type_parts
 
 log = logging.getLogger(__name__)
+
+
+RELATION_UNTOLD = "for a while the log did not tell to which rows its {} belonged"
 
 
 class MappingMoved(SourceError):
@@ -61,6 +65,7 @@ class Follower:
         self._on_new_runs = on_new_runs
         self._stream_key = stream_key
         self._labels_of = shapes.oids()
+        self._related_of = shapes.related_oids()
 
     def routes(self, message: RelationMessage) -> list[Route]:
         """The routes of a relation that the log announces (called by the stream's thread)."""
@@ -75,6 +80,37 @@ class Follower:
             self._follow_catalog()
         self._judge_columns(message, labels)
         return [self._shapes.route(label, message, types, self._stream_key) for label in labels]
+
+    def related_routes(self, message: RelationMessage) -> list[RelatedRoute]:
+        """What a relation that the log announces is to embeds (called by the stream's thread)."""
+        embeds = self._related_of.get(message.relation_id, [])
+        if not embeds:
+            if self._related_of:
+                for ancestor in partition_ancestors(self._source, message.relation_id):
+                    self._expect_relations_told(self._related_of.get(ancestor, []), message)
+            return []
+        types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
+        if not all(self._shapes.related_fits(label, related, message, types) for label, related in embeds):
+            self._follow_catalog()
+        routes = [self._shapes.related_route(label, related, message, types) for label, related in embeds]
+        self._expect_relations_told(embeds, message)
+        return [route for route in routes if route is not None]
+
+    def _expect_relations_told(self, embeds: Sequence[tuple[str, str]], message: RelationMessage) -> None:
+        """Have snapshots made where deletes of related rows in the log do not tell which rows they belonged to.
+
+        While the catalog says so too, no session goes on: see `verify`.
+        """
+        runs = [
+            Run.new(label, reason=RELATION_UNTOLD.format(related))
+            for label, related in embeds
+            if not self._shapes.tells_relation(label, related, message)
+        ]
+        for run in runs:
+            log.warning("%s: %s. A snapshot of it is made", run.event, run.reason)
+        if runs:
+            self._control.store_runs(runs)
+            self._on_new_runs()
 
     def _judge_columns(self, message: RelationMessage, labels: Sequence[str]) -> None:
         """Have snapshots made where values in the log may be those of other columns; see `announced`.
@@ -126,7 +162,7 @@ class Follower:
             log.warning("the table of event %s has changed: revision %d", document.label, document.rev)
             mapping = shapes[document.label].mapping
             self.subjects[document.label] = Subject.of(mapping, document.rev, self._stream_key, shapes.masks)
-        self._labels_of = shapes.oids()
+        self._labels_of, self._related_of = shapes.oids(), shapes.related_oids()
         self._control.store_shapes(change.documents, {**self._known.events, **shapes.mapped}, change.runs)
         self._on_new_runs()
 
@@ -144,13 +180,13 @@ class Follower:
         """
         publication = find_publication(source, self._publication)
         found = describe_tables(source, self._shapes.tables)
-        mapped = {shape.mapping.table.name: shape.mapping.table.oid for shape in self._shapes.values()}
+        members = [table for shape in self._shapes.values() for table in shape.mapping.tables.values()]
+        mapped = {table.name: table.oid for table in members}
         moved = [table for table, oid in mapped.items() if table not in found or found[table].oid != oid]
         if moved:
             raise MappingMoved(f"{', '.join(map(str, moved))} is another table now, or none")
         for shape in self._shapes.values():
-            columns = found[shape.mapping.table.name].columns
-            self._expect_numbers(shape.mapping.label, {column.name: column.number for column in columns})
+            self._expect_numbers(shape.mapping.label, shape.mapping.numbers_in(found))
         if publication is None or not publication.complete or not all(map(publication.tables.get, mapped)):
             raise MappingMoved(f"publication {self._publication} does not hold all that is mapped any more")
         for label, parts in self._shapes.parts(type_parts(source, self._shapes.types)).items():
@@ -164,7 +200,8 @@ class Follower:
                 check_own_log(table, publication.tables)
         except TableUnfit as error:
             raise MappingMoved(str(error)) from error
-        partitions = by_label(self._known.mapped, find_partitions(source, [*self._known.mapped.values()]))
+        oids = self._shapes.members
+        partitions = by_label(oids, find_partitions(source, [oid for each in oids.values() for oid in each]))
         if moved_in := [label for label, oids in partitions.items() if oids != self._known.partitions[label]]:
             raise MappingMoved(f"the partitions of event {', '.join(moved_in)} are other ones now")
         if publication.version != self._known.publication_version:

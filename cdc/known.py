@@ -37,6 +37,8 @@ class Known:
     """Those that are stopped alone: of them there is next to nothing else here."""
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Field -> the column that it is filled from."""
+    relations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How their related rows are found; see `EventMapping.relations`."""
 
     @property
     def events(self) -> dict[str, int]:
@@ -62,6 +64,7 @@ class Known:
             stored("shaping"),
             stopped,
             stored("columns"),
+            stored("relations"),
         )
 
     def fields(self) -> dict[str, str]:
@@ -77,5 +80,6 @@ class Known:
             "shaping": self.shaping,
             "columns": self.columns,
             "stopped": {label: stop.to_dict() for label, stop in self.stopped.items()},
+            "relations": self.relations,
         }
         return {name: json.dumps(values) for name, values in by_label.items()} | version

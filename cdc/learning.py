@@ -58,7 +58,7 @@ class Learner:
             published = {*shapes.tables, *(publication.tables if publication else ())}
             runs = shapes.runs_of_unfit_tables(tables, published, before.mapped)
             known = self._control.runs()
-            waiting = {run.event for run in known if run.state == "pending" and run.to is run.where is None}
+            waiting = {run.event for run in known if run.state == "pending" and run.to is None and run.is_whole}
             self._control.store_runs([run for run in runs if run.event not in waiting])
             raise
 
@@ -81,18 +81,20 @@ class Learner:
         runs += shortened
         parts = shapes.parts(type_parts(self._source, shapes.types))
         runs += shapes.runs_of_rewritten_values(before.parts, parts, runs)
-        found = find_partitions(self._source, [*mapped.values()])
-        runs += runs_after_moves(mapped, before.partitions, found, runs)
+        members = shapes.members
+        found = find_partitions(self._source, [oid for oids in members.values() for oid in oids])
+        runs += runs_after_moves(members, before.partitions, found, runs)
         known = Known(
             mapped,
             *self._published,
             begins,
             shapes.numbers,
             parts,
-            by_label(mapped, found),
+            by_label(members, found),
             {label: before.shaping.get(label, {}) for label in shapes.stopped} | shapes.shaping,
             dict(shapes.stopped),
             shapes.columns,
+            shapes.relations,
         )
         self._control.store_shapes(change.documents, mapped, runs, known)
         for label, stop in shapes.stopped.items():

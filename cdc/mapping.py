@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,7 +15,6 @@ from cdc.catalog import (
     TypeParts,
     check_own_log,
     identity_for,
-    map_event,
     rewritten_columns,
 )
 from cdc.config import EventConfig
@@ -23,6 +22,8 @@ from cdc.encoding import encoder_for
 from cdc.event_shape import Shape, judged_shape
 from cdc.known import Known
 from cdc.messages import RelationMessage
+from cdc.related.mapping import map_whole, tables_of
+from cdc.related.touching import RelatedRoute
 from cdc.route import Route
 from cdc.shaping import read_where
 from cdc.snapshot.run import Run
@@ -88,7 +89,7 @@ class Shapes:
     @property
     def tables(self) -> tuple[TableName, ...]:
         """The mapped tables, each once."""
-        return tuple(dict.fromkeys(event.table for event in self._events.values()))
+        return tuple(dict.fromkeys(table for event in self._events.values() for table in tables_of(event)))
 
     @property
     def mapped(self) -> dict[str, int]:
@@ -121,9 +122,22 @@ class Shapes:
         return {label: shape.mapping.shaping(self.masks) for label, shape in self._by_label.items()}
 
     @property
+    def relations(self) -> dict[str, dict[str, list[object]]]:
+        """Label -> how its related rows are found; see `EventMapping.relations`."""
+        return {label: shape.mapping.relations for label, shape in self._by_label.items()}
+
+    @property
+    def members(self) -> dict[str, list[int]]:
+        """Label -> the OIDs of all tables that it is made of."""
+        return {
+            label: [table.oid for table in shape.mapping.tables.values()] for label, shape in self._by_label.items()
+        }
+
+    @property
     def types(self) -> list[int]:
         """The OIDs of the types of all columns that are read."""
-        return [column.type.base_oid for shape in self._by_label.values() for column in shape.mapping.read]
+        mappings = (shape.mapping for shape in self._by_label.values())
+        return [column.type.base_oid for mapping in mappings for column in mapping.read_columns.values()]
 
     def parts(self, of_types: Mapping[int, Mapping[str, str]]) -> dict[str, TypeParts]:
         """Label -> what the values of its columns that are read are written with besides."""
@@ -165,7 +179,7 @@ class Shapes:
         for label, event in self._events.items():
             old = self._stored.get(label)
             stop, numbers = None if known is None else known.stopped.get(label), {} if known is None else known.numbers
-            found = judged_shape(event, tables.get(event.table), old, known)
+            found = judged_shape(event, tables, old, known)
             if isinstance(found, Stop):
                 self._by_label.pop(label, None)
                 self.stopped[label] = found.going_on_from(stop)
@@ -193,12 +207,25 @@ class Shapes:
                 reason = " and ".join(others)
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, reason=reason))
+            elif not first and (moved := self._related_otherwise(shape, known)):
+                reason = f"its {', '.join(moved)} are other rows than before"
+                log.warning("%s: %s. A snapshot of it is made", label, reason)
+                change.runs.append(Run.new(label, first=True, reason=reason))
         return change
+
+    @staticmethod
+    def _related_otherwise(shape: Shape, known: Known | None) -> list[str]:
+        before = {} if known is None else known.relations.get(shape.mapping.label, {})
+        return shape.mapping.other_relations(before)
 
     def runs_after_return(self, tables: Sequence[TableName], planned: Sequence[Run], reason: str) -> list[Run]:
         """Runs for the events of tables that were not published for a while, but for those that are planned already."""
         covered = {run.event for run in planned if run.first}
-        labels = [label for label, event in self._events.items() if event.table in tables and label not in self.stopped]
+        labels = [
+            label
+            for label, event in self._events.items()
+            if not {*tables_of(event)}.isdisjoint(tables) and label not in self.stopped
+        ]
         return [Run.new(label, first=True, reason=reason) for label in labels if label not in covered]
 
     def returned(self, grounds_before: Mapping[str, Sequence[str]], publication: Publication) -> list[TableName]:
@@ -207,16 +234,23 @@ class Shapes:
         An event of which nothing was stored was mapped later, or by an earlier version.
         """
         returned = []
-        for label, event in self._events.items():
-            before, now = grounds_before.get(label), publication.grounds.get(event.table)
+        for name, table in self._grounded():
+            before, now = grounds_before.get(name), publication.grounds.get(table)
             if before is not None and now is not None and not now & set(before):
-                returned.append(event.table)
+                returned.append(table)
         return list(dict.fromkeys(returned))
 
     def grounds(self, publication: Publication) -> dict[str, list[str]]:
-        """Label -> by what its table is published, as it is stored."""
+        """Label -> by what its table is published, as it is stored; those of related rows behind the label."""
         known = publication.grounds
-        return {label: sorted(known[event.table]) for label, event in self._events.items() if event.table in known}
+        return {name: sorted(known[table]) for name, table in self._grounded() if table in known}
+
+    def _grounded(self) -> Iterator[tuple[str, TableName]]:
+        """Each event's tables, under the names that `grounds` gives them."""
+        for label, event in self._events.items():
+            own, *related = tables_of(event)
+            yield label, own
+            yield from ((f"{label} {table}", table) for table in related)
 
     def runs_of_torn_streams(
         self,
@@ -244,7 +278,7 @@ class Shapes:
 
         The changes that it lost are in the slot, or there is no start. Rows of snapshots are not.
         """
-        covered = {run.event for run in planned if run.to is run.where is None and run.state == "pending"}
+        covered = {run.event for run in planned if run.to is None and run.is_whole and run.state == "pending"}
         streams = {label: shape.mapping.stream for label, shape in self._by_label.items() if label not in covered}
         return [
             Run.new(label, reason=SHORTENED)
@@ -258,7 +292,7 @@ class Shapes:
         for label, event in self._events.items():
             table = tables.get(event.table)
             with suppress(SchemaIncompatible):  # another key: that is judged where the log tells of it
-                judged = judged_shape(event, table, self._stored.get(label), None) if table is not None else None
+                judged = judged_shape(event, tables, self._stored.get(label), None) if table is not None else None
                 if isinstance(judged, Stop) and label not in self.stopped:
                     found.append(f"event {label} has to stop: {judged.reason}")
                 elif isinstance(judged, Shape) and label in self.stopped:
@@ -274,7 +308,7 @@ class Shapes:
             table = tables.get(event.table)
             with suppress(ColumnUnfit):
                 if table is not None:
-                    map_event(event, table)
+                    map_whole(event, tables)
 
     def runs_of_unfit_tables(
         self, tables: Mapping[TableName, Table], published: Collection[TableName], mapped_before: Mapping[str, int]
@@ -289,8 +323,10 @@ class Shapes:
             if table is None or label not in mapped_before:
                 continue
             try:
-                check_own_log(table, published)
-                map_event(event, table)
+                for member in tables_of(event):
+                    if member in tables:
+                        check_own_log(tables[member], published)
+                map_whole(event, tables)
             except ColumnUnfit:
                 continue
             except TableUnfit:
@@ -298,7 +334,7 @@ class Shapes:
         return runs
 
     def oids(self) -> dict[int, list[str]]:
-        """Table OID -> the labels it feeds."""
+        """Table OID -> the labels whose rows it holds."""
         found: dict[int, list[str]] = {}
         for label, oid in sorted(self.mapped.items(), key=_by_type_and_version):
             found.setdefault(oid, []).append(label)
@@ -308,6 +344,14 @@ class Shapes:
         """Whether the log's columns are those of the mapping, type by type."""
         named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
         return all(named.get(column.name) == column.type.pg_type for column in self._by_label[label].mapping.read)
+
+    def related_oids(self) -> dict[int, list[tuple[str, str]]]:
+        """Table OID -> the embeds whose rows it holds, each as the event's label and the embed's path."""
+        found: dict[int, list[tuple[str, str]]] = {}
+        for label, shape in self._by_label.items():
+            for title, way in shape.mapping.ways.items():
+                found.setdefault(way[-1].table.oid, []).append((label, title))
+        return found
 
     def expect_key(self, label: str, message: RelationMessage) -> None:
         """Raise KeyNotInLog where changes of a relation, an event's table or a partition of it, do not tell the key."""
@@ -338,6 +382,7 @@ class Shapes:
         Rows from before a field was added are published in the revision that they have; those that lack one which was
         there (a column renamed and renamed back, a column list for a while) by what the table holds. Raises KeyUnfit.
         """
+        self.expect_key(label, message)
         shape = self._by_label[label]
         mapping, document = shape.mapping, shape.document
         relation = [RelationColumn(info.name, type_) for info, type_ in zip(message.columns, types, strict=True)]
@@ -363,8 +408,8 @@ class Shapes:
                 "event %s: rows of %s in the log have no column %s, so they are read from the table",
                 label, mapping.table.name, ", ".join(lacking),
             )  # fmt: skip
-        self.expect_key(label, message)
-        encoder = encoder_for(mapping, self.masks, relation, fields, condition)
+        is_read = bool(mapping.embeds)  # then the log's own rows only tell which are to be read
+        encoder = encoder_for(mapping, self.masks, relation, () if is_read else fields, condition)
         return Route(
             label,
             mapping.stream,
@@ -376,4 +421,27 @@ class Shapes:
             lacking,
             mapping.previous,
             mapping.transform is not None,
+            is_read,
         )
+
+    def related_route(
+        self, label: str, related: str, message: RelationMessage, types: Sequence[ColumnType]
+    ) -> RelatedRoute | None:
+        """What a relation is to an embed of an event; None: it does not tell which rows its own belong to."""
+        embed = self._by_label[label].mapping.ways[related][-1]
+        relation = [RelationColumn(info.name, type_) for info, type_ in zip(message.columns, types, strict=True)]
+        try:
+            return RelatedRoute(label, embed, relation)
+        except KeyError:
+            return None
+
+    def related_fits(self, label: str, related: str, message: RelationMessage, types: Sequence[ColumnType]) -> bool:
+        """The same as `fits` for the columns that are read of an embed's rows, generated ones apart."""
+        named = {info.name: type_.pg_type for info, type_ in zip(message.columns, types, strict=True)}
+        read = self._by_label[label].mapping.ways[related][-1].read_columns.values()
+        return all(column.generated or named.get(column.name) == column.type.pg_type for column in read)
+
+    def tells_relation(self, label: str, related: str, message: RelationMessage) -> bool:
+        """Whether deletes in the log, of a relation or a partition of it, tell which rows the embed's belonged to."""
+        told = {info.name for info in message.columns if info.is_key}
+        return all(own.name in told for own, _ in self._by_label[label].mapping.ways[related][-1].on)

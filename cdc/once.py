@@ -22,6 +22,7 @@ class Goal:
         self._prefix = prefix
         self._emitted = False
         self._delivered = False
+        self._looked = False
         self._position: LSN | None = None
 
     def reached_at(self) -> LSN | None:
@@ -34,6 +35,13 @@ class Goal:
         if self._delivered and self._position is None and not self._translator.hand.is_open:
             self._position = self._translator.latest_end
         return self._position
+
+    def is_settled(self) -> bool:
+        """Whether no fan-out is left of what was published up to there. Called when that is confirmed, and stored."""
+        if not self._looked:
+            self._looked = True
+            self._worker.wake()
+        return self._worker.idle.is_set()
 
     def _deliver(self) -> None:
         self._delivered = True

@@ -267,6 +267,7 @@ class Opened:
             stream_key,
             stored.stream_ends,
             self.control.parked_of(self.shapes.mapped),
+            follower.related_routes,
         )
         self.worker = SnapshotWorker(
             self._source(),
@@ -299,7 +300,8 @@ class Opened:
         )
         if goal:
             self.worker.when_idle = self.session.wake
-        self.session.run(self.translator, self.worker, stop, goal.reached_at if goal else lambda: None)
+        until, is_settled = (goal.reached_at, goal.is_settled) if goal else (lambda: None, lambda: True)
+        self.session.run(self.translator, self.worker, stop, until, is_settled)
         if self.once and self.known.stopped and not stop.is_set():
             raise refusal(self.known.stopped)
 

@@ -24,19 +24,20 @@ def why_rows_moved(before: Collection[int], now: Mapping[int, bool]) -> str | No
     return None
 
 
-def by_label(mapped: Mapping[str, int], found: Partitions) -> dict[str, list[int]]:
-    """The OIDs of the partitions of each event's table, as they are kept. `mapped`: label -> OID of the table."""
-    return {label: sorted(found[oid]) for label, oid in mapped.items()}
+def by_label(members: Mapping[str, Sequence[int]], found: Partitions) -> dict[str, list[int]]:
+    """The OIDs of the partitions of each event's tables, as they are kept. `members`: label -> OIDs of the tables."""
+    return {label: sorted({one for oid in oids for one in found[oid]}) for label, oids in members.items()}
 
 
 def runs_after_moves(
-    mapped: Mapping[str, int], before: Mapping[str, Sequence[int]], found: Partitions, planned: Sequence[Run]
+    members: Mapping[str, Sequence[int]], before: Mapping[str, Sequence[int]], found: Partitions, planned: Sequence[Run]
 ) -> list[Run]:
     """Runs for events whose rows came or went with partitions, but for those that are planned already."""
     covered = {run.event for run in planned}
     runs = []
-    for label in [label for label in mapped if label in before and label not in covered]:
-        if (reason := why_rows_moved(before[label], found[mapped[label]])) is not None:
+    for label in [label for label in members if label in before and label not in covered]:
+        now = {oid: attached for table in members[label] for oid, attached in found[table].items()}
+        if (reason := why_rows_moved(before[label], now)) is not None:
             log.warning("%s: %s. A snapshot of it is made", label, reason)
             runs.append(Run.new(label, reason=reason))
     return runs

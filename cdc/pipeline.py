@@ -221,7 +221,7 @@ class Reader:
 
     def _observe_session(self, opened: Opened) -> None:
         runs = tuple(opened.worker.runs)
-        state = "snapshotting" if runs else "streaming"
+        state = "snapshotting" if any(not run.is_fan_out for run in runs) else "streaming"
         reason, remedy = self._reason, self._remedy
         if (blocked := self.retention.blocking.blocked) is not None:
             state, reason, remedy = "paused", blocked.reason, blocked.remedy

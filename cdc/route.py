@@ -29,6 +29,8 @@ class Route:
     """Whether entries carry the old state, where the log tells it."""
     is_hooked: bool = False
     """Whether a function of the operator's has a say in what is published."""
+    is_read: bool = False
+    """Whether every row that is not deleted is read from the table, for it has related rows; see `cdc.related`."""
     row: Callable[[bytes, int, int], LoggedRow] = field(init=False)
     """The encoder's."""
     is_plain: bool = field(init=False)
@@ -40,7 +42,8 @@ class Route:
     def __post_init__(self) -> None:
         label = self.event.encode()
         object.__setattr__(self, "row", self.encoder.row)
-        object.__setattr__(self, "is_plain", self.rev == 1 and not (self.lacking or self.previous or self.is_hooked))
+        unusual = self.lacking or self.previous or self.is_hooked or self.is_read
+        object.__setattr__(self, "is_plain", self.rev == 1 and not unusual)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "suffix", (b"rev", b"%d" % self.rev) if self.rev > 1 else ())
         object.__setattr__(self, "template", append.Template(self.key, label))

@@ -112,9 +112,17 @@ class Session:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def run(
-        self, translator: Translator, worker: SnapshotWorker, stop: threading.Event, until: Callable[[], LSN | None]
+        self,
+        translator: Translator,
+        worker: SnapshotWorker,
+        stop: threading.Event,
+        until: Callable[[], LSN | None],
+        is_settled: Callable[[], bool],
     ) -> None:
-        """Stream until `stop` is set, or until what `until` says is confirmed. Raises StatecastError."""
+        """Stream until `stop` is set, or until what `until` says is confirmed and nothing of it is left to be done.
+
+        Raises StatecastError.
+        """
         self._translator, self._worker, self._stop = translator, worker, stop
         watching = partial(self._witness.run, self.wake)
         bodies = {"publisher": self._publish_batches, "witness": watching, **worker.threads}
@@ -125,7 +133,7 @@ class Session:
             while not stop.is_set():
                 self._turn()
                 self._goal = until()
-                if self._goal is not None and self.progress.confirmed >= self._goal:
+                if self._goal is not None and self.progress.confirmed >= self._goal and is_settled():
                     break
             self._drain()
         finally:

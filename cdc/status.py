@@ -146,7 +146,7 @@ def _transport(control: Control, streams: Streams, config: ReaderConfig, end: LS
     runs = [
         {
             name: getattr(run, name)
-            for name in ("id", "event", "where", "state", "rows", "share", "to", "reason", "finished_at")
+            for name in ("id", "event", "where", "related", "state", "rows", "share", "to", "reason", "finished_at")
         }
         for run in known_runs
     ]

@@ -130,6 +130,7 @@ def _weight(stream: Mapping[str, Any]) -> tuple[bool, int]:
 
 def _run_title(run: Mapping[str, Any]) -> str:
     where = f" where {excerpt(run['where'])}" if run["where"] else ""
+    where += f" with changed {run['related']}" if run.get("related") else ""
     return f"{run['event']}{where}{' for ' + run['to'] if run['to'] else ''}"
 
 

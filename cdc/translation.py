@@ -17,6 +17,7 @@ from cdc.errors import SourceError
 from cdc.messages import LogicalMessage, RelationMessage, TruncateMessage
 from cdc.parked import Parked, Parking
 from cdc.pgoutput import BEGIN, COMMIT, DELETE, INSERT, KEY, NEW, OLD, UPDATE
+from cdc.related.touching import RelatedRoute, RelatedRows
 from cdc.rereads import MOST_KEYS, RereadQueue, Taken
 from cdc.route import Route
 from cdc.snapshot.run import Run
@@ -36,6 +37,8 @@ _TAG, _RELATION, _KIND, _TUPLE = HEADER, slice(HEADER + 1, HEADER + 5), HEADER +
 log = logging.getLogger(__name__)
 
 TOO_MANY = f"more than {MOST_KEYS:,} of its rows were changed without their large values, faster than they were read"
+TOO_MANY_RELATED = f"more than {MOST_KEYS:,} of its {{}} were changed, faster than it was read"
+RELATED_TRUNCATED = "the table of its {} was truncated: the log does not tell which rows those belonged to"
 
 
 class TruncateHalts(SourceError):
@@ -63,6 +66,7 @@ class Translator:
         stream_key: Callable[[str], bytes],
         ends: Mapping[str, Position],
         parked: Parked | None = None,
+        resolve_related: Callable[[RelationMessage], Sequence[RelatedRoute]] = lambda _: (),
     ) -> None:
         """`parked`: the rows that hooks had failed on at connect."""
         self.builder = builder
@@ -79,6 +83,7 @@ class Translator:
         self._routes: dict[bytes, Sequence[Route]] = {}
         self._sole_routes: dict[bytes, Route] = {}
         """Of relations whose plain rows make one plain entry each, which compiled code can write."""
+        self._related = RelatedRows(resolve_related)
         self._latest_end: int = builder.end
         self._noted = False
 
@@ -162,7 +167,12 @@ class Translator:
     def _announce(self, message: RelationMessage) -> None:
         relation_id = message.relation_id.to_bytes(4, "big")
         routes = self._routes[relation_id] = self._resolve(message)
-        if len(routes) == 1 and routes[0].is_plain and routes[0].encoder.upserts:
+        if (
+            not self._related.announce(message)
+            and len(routes) == 1
+            and routes[0].is_plain
+            and routes[0].encoder.upserts
+        ):
             self._sole_routes[relation_id] = routes[0]
         else:
             self._sole_routes.pop(relation_id, None)
@@ -194,7 +204,16 @@ class Translator:
             raise MalformedMessage("a change of a relation that was not announced")
         if routes:
             self._note_delivery()
+        if self._related.any:
+            self._read_related(frame)
         return routes
+
+    def _read_related(self, frame: bytes) -> None:
+        """Have the rows read that a changed row belongs to, or belonged to."""
+        for related, values in self._related.touched(frame):
+            self._note_delivery()
+            if values:
+                self._read_changed(related.event, values, related)
 
     def _note_delivery(self) -> None:
         if not self._noted:
@@ -260,13 +279,15 @@ class Translator:
     def _unusual(self, route: Route, encoded: LoggedRow, old_key: bytes | None, frame: bytes) -> None:
         """What becomes of an insert or an update that is no plain upsert; its old key is gone already."""
         key = encoded[0]
-        if route.lacking or isinstance(encoded, Undecided):
+        if route.is_read and not isinstance(encoded, Absent):
+            self._read_changed(route.event, {key})
+        elif route.lacking or isinstance(encoded, Undecided):
             self.deliveries.touched(route.event, key, whole=False)
-            self._read_changed(route.event, key)
+            self._read_changed(route.event, {key})
         elif route.is_hooked and self._is_resent(route.stream):  # nobody knows what the hook made of it then
             self.deliveries.touched(route.event, key, whole=False)
             self.hand.next_id(route.stream)
-            self._read_changed(route.event, key)
+            self._read_changed(route.event, {key})
         elif isinstance(encoded, Absent):
             if frame[_TAG] == UPDATE and old_key in (None, key) and self._was_held(route, frame):
                 self._publish_delete(route, key, frame)
@@ -290,19 +311,23 @@ class Translator:
             self.deliveries.touched(route.event, key, whole=False)
         if not always:  # else the ids of the message's other entries would hang on where this session began
             self.hand.next_id(route.stream)
-        self._read_changed(route.event, key)
+        self._read_changed(route.event, {key})
 
-    def _read_changed(self, event: str, key: bytes) -> None:
-        """Have a row read that the message in hand has changed; by a snapshot of the event where too many wait."""
-        rereads = self.rereads
+    def _read_changed(self, event: str, keys: Set[bytes], related: RelatedRoute | None = None) -> None:
+        """Have rows read that the message in hand has changed, or whose related ones it has.
+
+        By a snapshot of the event where too many wait.
+        """
+        rereads, name = self.rereads, related.name if related else event
         if rereads.is_left_to_run(event):
             return
-        if not rereads.is_full(event):
-            self.read_again(event, {key})
+        if not rereads.is_full(name):
+            self.read_again(name, keys)
             return
-        log.warning("%s: %s. A snapshot of it is made", event, TOO_MANY)
+        reason = TOO_MANY_RELATED.format(related.related) if related else TOO_MANY
+        log.warning("%s: %s. A snapshot of it is made", event, reason)
         rereads.leave_to_run(event)
-        run = Run.new(event, reason=TOO_MANY)
+        run = Run.new(event, reason=reason)
         self.builder.note(run.id, run.to_json())
 
     def _upsert(self, route: Route, encoded: tuple[bytes, bytes] | Row, frame: bytes) -> None:
@@ -349,7 +374,8 @@ class Translator:
     def _truncate(self, message: TruncateMessage) -> None:
         self.hand.count()
         for relation_id in message.relation_ids:
-            for route in self._announced(relation_id.to_bytes(4, "big")):
+            relation = relation_id.to_bytes(4, "big")
+            for route in self._announced(relation):
                 if route.truncate == "halt":
                     raise TruncateHalts(f'the table of event {route.event} was truncated, and its truncate is "halt"')
                 self._note_delivery()
@@ -358,6 +384,10 @@ class Translator:
                 if route.truncate == "apply":
                     words = wire.truncate_words(route.label, self.hand.ts, self.hand.tx)
                     self.entries.add(route.stream, words)
+            for related in self._related.routes(relation):
+                self._note_delivery()
+                run = Run.new(related.event, reason=RELATED_TRUNCATED.format(related.related))
+                self.builder.note(run.id, run.to_json())
 
     # --- marks -------------------------------------------------------------------------------------------------------
 
@@ -397,8 +427,10 @@ class Translator:
 
     # --- how far it is -----------------------------------------------------------------------------------------------
 
-    def read_again(self, event: str, keys: set[bytes]) -> None:
-        """Have rows read by their key; until they are published, nothing behind their cause counts as published."""
+    def read_again(self, event: str, keys: Set[bytes]) -> None:
+        """Have rows read by their key, or by related rows' values (see `waiting_name`); nothing behind their cause
+        counts as published before they are.
+        """
         self.rereads.add(event, keys, self.latest_end)
 
     @property

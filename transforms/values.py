@@ -46,10 +46,13 @@ def must_be_quoted(value: bytes, form: Form) -> bool:
         return False
     if value[:1] in JSON_SPACE or value[-1:] in JSON_SPACE or (value[:1] == b'"' and b"\\" in value):
         return True
-    return b"\\u" in value and _has_odd_escape(value)
+    return has_odd_escape(value)
 
 
-def _has_odd_escape(value: bytes) -> bool:
+def has_odd_escape(value: bytes) -> bool:
+    """Whether JSON text holds an escape that Postgres' JSON functions refuse: U+0000, or an unpaired surrogate."""
+    if b"\\u" not in value:
+        return False
     high_ends_at = -1  # where the escape of a high surrogate ended, if one just did
     for escape in _ESCAPES.finditer(value):
         code = int(escape[1], 16) if escape[1] else None

@@ -15,6 +15,7 @@ from typing import Final
 from cdc.catalog import EventMapping, IdentityMissing, check_identity
 from cdc.config import ReaderConfig
 from cdc.init.sql_text import filled
+from cdc.related.mapping import tables_of
 from cdc.server.facts import ServerFacts
 from cdc.source.connection import Source
 from cdc.source.publication import PUBLISHED, Publication
@@ -46,7 +47,7 @@ def publication_findings(
     facts: ServerFacts,
 ) -> Iterator[Finding]:
     """Whether it holds what is mapped, and not what it must not. Raises SourceError."""
-    wanted = list(dict.fromkeys(mapping.table.name for mapping in mappings))
+    wanted = list(dict.fromkeys(table.name for mapping in mappings for table in mapping.tables.values()))
     if publication is None:
         yield from _missing(config, wanted, slot, facts)
         return
@@ -109,7 +110,7 @@ def order_findings(config: ReaderConfig, publication: Publication | None, slot: 
 
 def _children(source: Source, config: ReaderConfig, mappings: Sequence[EventMapping]) -> Iterator[Finding]:
     """Tables that a publication took along, being made for their parent without ONLY, though no event maps them."""
-    mapped = {event.table for event in config.events}
+    mapped = {table for event in config.events for table in tables_of(event)}
     parents = {child: mapping.table.name for mapping in mappings for child in mapping.table.children}
     listed = [TableName(*row) for row in source.query(_LISTED, {"publication": config.publication})]
     taken_along = [name for name in listed if name in parents and name not in mapped]

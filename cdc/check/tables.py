@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from cdc.catalog import EventMapping, check_own_log
 from cdc.check.published import Before
+from cdc.check.related import index_findings, related_findings
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
 from cdc.event_shape import judged_shape
+from cdc.related.mapping import tables_of
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
 from cdc.source.tables import describe_tables
@@ -54,19 +56,20 @@ def event_findings(
     source: Source, config: ReaderConfig, mappings: list[EventMapping], before: Before
 ) -> Iterator[Finding]:
     """The events; `mappings` takes those that fit; `before`: what was published already."""
-    tables = describe_tables(source, tuple({event.table for event in config.events}))
+    tables = describe_tables(source, tuple({table for event in config.events for table in tables_of(event)}))
     publication = find_publication(source, config.publication)
     published = {*tables, *(publication.tables if publication else ())}
     large = _bytes_out_of_line(source, list(tables))
     for event in config.events:
         thing, old = f"event {event.label}", before.documents.get(event.label)
         try:
-            shape = judged_shape(event, tables.get(event.table), old, before.known)
+            shape = judged_shape(event, tables, old, before.known)
             if isinstance(shape, Stop):
                 yield Finding("error", thing, f"stops, all others go on: {shape.reason}", shape.remedy)
                 continue
             mapping, document = shape
-            check_own_log(mapping.table, published)
+            for member in mapping.tables.values():
+                check_own_log(member, published)
         except StatecastError as error:
             yield Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)
             continue
@@ -77,6 +80,8 @@ def event_findings(
         unmapped = [child for child in mapping.table.children if child not in {each.table for each in config.events}]
         if unmapped:
             yield _unmapped_children(mapping, unmapped)
+        yield from related_findings(mapping)
+    yield from index_findings(source, mappings)
     yield from _duties(mappings)
 
 
@@ -122,7 +127,8 @@ def _next_revision(document: SchemaDocument, old: SchemaDocument) -> Finding:
 def _duties(mappings: Sequence[EventMapping]) -> Iterator[Finding]:
     """What would make the application's own UPDATE and DELETE fail, once these tables are published."""
     tables: dict[str, list[TableName]] = {}
-    for table in {mapping.table.name: mapping.table for mapping in mappings}.values():
+    members = (table for mapping in mappings for table in mapping.tables.values())
+    for table in {table.name: table for table in members}.values():
         tables.setdefault(table.identity, []).append(table.name)
     for identity, names in tables.items():
         must_not = _MUST_NOT.get(identity, "drop the primary key or set REPLICA IDENTITY NOTHING")
@@ -145,8 +151,9 @@ def grant_findings(source: Source, mappings: Sequence[EventMapping], role: str) 
     """Whether the role may read what a snapshot reads. Raises SourceError."""
     columns: dict[TableName, list[str]] = {}
     for mapping in mappings:
-        names = columns.setdefault(mapping.table.name, [])
-        names += (column.name for column in mapping.read if column.name not in names)
+        for table, read in mapping.read_by_table.items():
+            names = columns.setdefault(table, [])
+            names += (column.name for column in read if column.name not in names)
     refused, grantee = _unreadable(source, columns), quote_identifier(role)
     for table, lacking in refused.items():
         schema, listed = quote_identifier(table.schema), ", ".join(map(quote_identifier, lacking.columns))

@@ -13,13 +13,13 @@ The way of a change of a related row (order_lines, say, in the event of orders):
 3. values with more parents than are read at once become a fan-out: a run that is stored together with the position
    that it held, and worked off in chunks behind the live changes (`fan_out`).
 
-Why no older state wins. All reading of one event, of chunks, single rows and fan-outs, is serialised from the snapshot
-that a read sees to the mark at which its rows are published (`cdc.snapshot.turns`). Snapshots taken one after the other
-see ever more, so what is published later was read later: no upsert of the event carries anything older than those
-before it, whatever was committed meanwhile in whichever table. What a read did not see of a change, the reading that
-the change itself causes will: its low mark comes behind the change, so that a snapshot which does not see it is told by
-`visibility` and read again. For the same reason a read needs no list of the related rows that were changed between its
-marks. Of its own rows only deletes and truncates are listed: they alone are published without being read, and a chunk
-that did not see one would bring the row back. Across sessions and restarts the order is that of the log's marks: a
-session that ended publishes nothing any more, and what the next one reads it reads later.
+Why no older state wins. Upserts of such an event are only ever rows that were read, by chunks, rereads and fan-outs,
+and `visibility` keeps these apart: of two readings of one row, that with the older snapshot is not published behind
+the other. So whichever table a change was made in, a row's later entry was read later, and tells nothing older than
+those before it. What a reading did not see of a change, the reading that the change itself causes will: its low mark
+comes behind the change, so that a snapshot which does not see it is told by `visibility` and read again. Therefore a
+change of a related row need not be noted in the windows of chunks. Of the event's own rows, deletes and truncates
+are: they are published without being read, and a chunk that did not see one would bring the row back. Across sessions
+and restarts the order is that of the marks in the log: a session that has ended publishes nothing any more, and what
+the next one reads it reads later.
 """

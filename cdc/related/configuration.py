@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Final
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from cdc.column_names import ColumnNames
+from cdc.shaping import Mistake, mistakes_of
 from transforms.config import Document, Section, Table
+from transforms.masking import MaskName
 from transforms.names import EVENT_NAME, identifier_problem
 
 EMBED: Final = "embed"
@@ -34,7 +36,7 @@ class EmbedConfig(Section):
         description="true or false",
     )
     rename: Mapping[str, str] = Field(default={}, description='a section like { name = "full_name" }')
-    mask: Mapping[str, Literal["hash", "redact", "null"]] = Field(
+    mask: Mapping[str, MaskName] = Field(
         default={}, description='a section like { email = "hash" } of "hash", "redact" and "null"'
     )
 
@@ -55,24 +57,13 @@ class EmbedConfig(Section):
             raise ValueError('expected column names, got "*": what an embed holds is listed')
         return columns
 
-    @field_validator("rename", "mask")
-    @classmethod
-    def _are_of_its_columns(cls, by_column: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
-        columns = info.data.get("columns")
-        if columns is not None and (others := [name for name in by_column if name not in columns]):
-            raise ValueError(f"{', '.join(others)} is not among its columns")
-        return by_column
+    @property
+    def key(self) -> None:
+        """Its rows have no key of the event's."""
 
-    @field_validator("rename")
-    @classmethod
-    def _names_are_distinct(cls, rename: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
-        for name in rename.values():
-            if (problem := identifier_problem(name)) is not None:
-                raise ValueError(f"a new name is {problem}")
-        names = [rename.get(column, column) for column in info.data.get("columns", ())]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two fields would be named {', '.join(twice)}")
-        return rename
+    @property
+    def where(self) -> None:
+        """All rows that are related belong to it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,3 +88,11 @@ def _read(document: Document, path: tuple[str, ...], level: int) -> EmbedConfig 
         if embed is not None and other.name in embed.names:
             document.refuse((*path, EMBED, other.name), "its table has a field of this name: give the embed another")
     return embed
+
+
+def embed_mistakes(embeds: Sequence[EmbedConfig], *, has_hash_key: bool) -> Iterator[Mistake]:
+    """What is wrong with the shapes of embeds, and of those within them: where in the section around them, and what."""
+    for embed in embeds:
+        within = embed_mistakes(embed.embeds, has_hash_key=has_hash_key)
+        for where, problem in (*mistakes_of(embed, has_hash_key=has_hash_key), *within):
+            yield (EMBED, embed.name, *where), problem

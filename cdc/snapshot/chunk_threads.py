@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import TypeAlias
 
 from cdc.errors import SourceError
+from cdc.related.fan_out import FanOutInHand
 from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.waiting import Waiting
 from cdc.source.connection import Source
+
+AnyRunInHand: TypeAlias = RunInHand | FanOutInHand
 
 
 class ChunkThreads:
@@ -31,13 +35,15 @@ class ChunkThreads:
         self._waiting = waiting
         self._on_complete = on_complete
         self.paused = False
-        self._runs: list[RunInHand] = []
+        self._runs: list[AnyRunInHand] = []
         self._sources: set[Source] = set()
+        self._turn = 0
+        """How often a run was given a thread."""
         self._changed = threading.Condition()
         """Guards runs and sources; notified when there may be work, or none any more."""
 
     @property
-    def runs(self) -> list[RunInHand]:
+    def runs(self) -> list[AnyRunInHand]:
         """The runs in hand, the oldest first."""
         with self._changed:
             return list(self._runs)
@@ -48,13 +54,13 @@ class ChunkThreads:
             self.paused = paused
             self._changed.notify_all()
 
-    def add(self, run: RunInHand) -> None:
+    def add(self, run: AnyRunInHand) -> None:
         """Have a run worked on."""
         with self._changed:
             self._runs.append(run)
             self._changed.notify_all()
 
-    def remove(self, run: RunInHand) -> None:
+    def remove(self, run: AnyRunInHand) -> None:
         """A run has ended."""
         with self._changed:
             self._runs.remove(run)
@@ -91,21 +97,25 @@ class ChunkThreads:
                     if source is also or source in self._sources:
                         source.abandon()
 
-    def _next(self, *, wait: bool) -> RunInHand | None:
-        """The run that has the fewest threads of those that want one; None: there is none, or the session ends."""
+    def _next(self, *, wait: bool) -> AnyRunInHand | None:
+        """The run that has the fewest threads of those that want one, and was given one least lately.
+
+        None: there is none, or the session ends.
+        """
         with self._changed:
             while not self._waiting.stopped.is_set():
-                wanting = [run for run in self._runs if run.wants_threads and not self.paused]
+                wanting = [run for run in self._runs if run.wants_threads and (not self.paused or run.run.is_fan_out)]
                 if wanting:
-                    run = min(wanting, key=lambda run: run.threads)
+                    run = min(wanting, key=lambda run: (run.threads, run.served))
                     run.threads += 1
+                    run.served = self._turn = self._turn + 1
                     return run
                 if not wait:
                     return None
                 self._changed.wait()
         return None
 
-    def _leave(self, run: RunInHand) -> None:
+    def _leave(self, run: AnyRunInHand) -> None:
         with self._changed:
             run.threads -= 1
             self._changed.notify_all()  # it may want more threads now

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from cdc.errors import SourceError
+from cdc.errors import SourceError, SourceRefused
 from cdc.snapshot.marks import Marks
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.visibility import Window
 from cdc.snapshot.waiting import Waiting
 from cdc.source.chunk import ChunkQuery, ChunkRows, read_chunk
 from cdc.source.connection import Source
-from cdc.source.tables import table_shape
+from cdc.source.tables import TableShape, table_shapes
 from cdc.source.transactions import current_snapshot
 from cdc.translation import Translator
 from transforms.row import EncodedRow
@@ -50,17 +50,36 @@ class Chunks:
         """There is nothing to read for a low mark."""
         self._marks.emit(self.source, lambda: self._translator.deliveries.give_up(event, window))
 
-    def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
-        """Read and encode rows. Raises TableReshaped, and what the encoder raises."""
-        oid, columns = subject.mapping.table.oid, subject.mapping.read
+    def read(
+        self, subject: Subject, query: ChunkQuery | Callable[[], ChunkQuery], budget_bytes: int
+    ) -> ChunkRows[EncodedRow]:
+        """Read and encode rows; a query may be made in the transaction that they are read in.
+
+        Raises TableReshaped, and what the encoder raises.
+        """
+        oids = {table.oid for table in subject.mapping.tables.values()}
         while True:
-            before = table_shape(self.source, oid)
-            rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.lines)
-            after = table_shape(self.source, oid)
-            if any(after.types.get(column.name) != column.type.pg_type for column in columns):
-                raise TableReshaped(f"the columns of {subject.mapping.table.name} have changed")
-            if before.storage == after.storage:
+            before = table_shapes(self.source, oids)
+            try:
+                rows = read_chunk(self.source, query, budget_bytes, subject.route.encoder.lines)
+            except SourceRefused:  # perhaps since a column is not there any more
+                self._expect_unaltered(subject, table_shapes(self.source, oids))
+                raise
+            after = table_shapes(self.source, oids)
+            self._expect_unaltered(subject, after)
+            if all(before[oid].storage == after[oid].storage for oid in oids):
                 return rows
+
+    @staticmethod
+    def _expect_unaltered(subject: Subject, shapes: Mapping[int, TableShape]) -> None:
+        """Raise TableReshaped where columns that are read are not there, or of other types than was thought."""
+        altered = [
+            str(table.name)
+            for table in {table.oid: table for table in subject.mapping.tables.values()}.values()
+            if not subject.reads_right(table.name, shapes[table.oid].types)
+        ]
+        if altered:
+            raise TableReshaped(f"the columns of {', '.join(altered)} have changed")
 
     def publish(
         self,

@@ -41,6 +41,8 @@ class RunInHand:
         self.subject = subject
         self.threads = 0
         """How many work on it; kept by whoever hands out the work."""
+        self.served = 0
+        """When it was given a thread last, in turns; kept by the same."""
         self.held_by = held_by
         """What must be over before another chunk is begun, in words."""
         self._translator = translator

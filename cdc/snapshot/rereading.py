@@ -1,19 +1,22 @@
-"""Rows that must be read again by their key: found by query, and published like a chunk."""
+"""Rows that must be read again: found by their keys, or by related rows that were changed; published as a chunk is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 
+from cdc.related.affected import Found, find
+from cdc.related.touching import event_of, waiting_name
 from cdc.rereads import Taken
 from cdc.snapshot import sizing
 from cdc.snapshot.chunks import Chunks
+from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import Waiting
-from cdc.source.chunk import ChunkRows
+from cdc.source.chunk import ChunkQuery
+from cdc.source.connection import Source
 from cdc.translation import Translator
-from transforms.row import EncodedRow
 
 IDLE_SECONDS = 60.0
 """So long the connection is kept without work."""
@@ -57,31 +60,74 @@ class Rereader:
 
     def read_again(self, chunks: Chunks) -> None:
         """Read and publish some rows of each event that has some waiting."""
-        for event in self._translator.rereads.events:
+        for event in dict.fromkeys(map(event_of, self._translator.rereads.events)):
             self._read_some(chunks, self._subjects[event])
 
     def _read_some(self, chunks: Chunks, subject: Subject) -> None:
-        event, translator = subject.event, self._translator
-        limit = self._limits.get(event, sizing.FIRST_KEYS)
-        taken: Taken | None = None
-
-        def take() -> None:
-            nonlocal taken
-            taken = taken or translator.rereads.take(event, limit)
-
+        limit = self._limits.get(subject.event, sizing.FIRST_KEYS)
+        reading = _Reading(self._translator, subject, limit)
         while True:
-            window = chunks.open(event, take)
-            assert taken is not None
+            window = chunks.open(subject.event, reading.take)
             began = time.monotonic()
-            rows = chunks.read(subject, subject.query(keys=taken.keys), self._budget_bytes)
+            rows = chunks.read(subject, lambda: reading.choose(chunks.source), self._budget_bytes)
             seconds = time.monotonic() - began
             limit = sizing.next_keys(limit, rows.scanned, rows.size_bytes, seconds, self._budget_bytes)
-            unseen = chunks.publish(subject, window, rows, b"reread", None, self._finish(event, taken, rows))
+            unread = frozenset() if rows.exhausted else reading.keys.difference(row[0] for row in rows.rows)
+            unseen = chunks.publish(subject, window, rows, b"reread", None, reading.finishing(unread))
             if not unseen:
                 break
             chunks.wait_until_seen(unseen, self._waiting)
-        self._limits[event] = limit
+        self._limits[subject.event] = limit
 
-    def _finish(self, event: str, taken: Taken, rows: ChunkRows[EncodedRow]) -> Callable[[frozenset[bytes]], None]:
-        unread = frozenset() if rows.exhausted else taken.keys.difference(row[0] for row in rows.rows)
-        return lambda incomplete: self._translator.rereads_done(event, taken, incomplete | unread)
+
+class _Reading:
+    """Some of what waits to be read again of one event."""
+
+    def __init__(self, translator: Translator, subject: Subject, limit: int) -> None:
+        """`limit`: so many rows of each kind are read at a time, those that wait and those that others lead to."""
+        self._translator = translator
+        self._subject = subject
+        self._limit = limit
+        self._related = {waiting_name(subject.event, related): related for related in subject.mapping.ways}
+        """Under which name an embed's values wait -> its path."""
+        self._taken: dict[str, Taken] = {}
+        self._found = Found()
+        self.keys: frozenset[bytes] = frozenset()
+        """Of the rows to read."""
+
+    def take(self) -> None:
+        """At the first low mark, choose what is read; it is the same behind every later one."""
+        if not self._taken:
+            names = (self._subject.event, *self._related)
+            found = {name: self._translator.rereads.take(name, self._limit) for name in names}
+            self._taken = {name: taken for name, taken in found.items() if taken is not None}
+
+    def choose(self, source: Source) -> ChunkQuery:
+        """In the transaction that reads: find the rows."""
+        touched = {self._related[name]: taken.keys for name, taken in self._taken.items() if name in self._related}
+        self._found = find(source, self._subject, touched, self._limit)
+        own = self._taken.get(self._subject.event)
+        self.keys = (own.keys if own else frozenset()) | self._found.keys
+        return self._subject.query(keys=self.keys)
+
+    def finishing(self, unread: Set[bytes]) -> Callable[[frozenset[bytes]], None]:
+        """What is done at the high mark, behind the rows that were published; `unread`: keys of others."""
+        return lambda incomplete: self._finish(incomplete, unread)
+
+    def _finish(self, incomplete: Set[bytes], unread: Set[bytes]) -> None:
+        event, found = self._subject.event, self._found
+        for name, taken in self._taken.items():
+            if name == event:
+                self._translator.rereads_done(name, taken, taken.keys & (incomplete | unread))
+                continue
+            related = self._related[name]
+            left = found.left.get(related, frozenset())
+            fan_out = found.fan_outs.get(related, frozenset())
+            if not found.keys.isdisjoint(incomplete):
+                left, fan_out = taken.keys, frozenset()
+            elif not found.keys.isdisjoint(unread):  # they are too large to be read at once
+                fan_out = taken.keys - left
+            if fan_out:
+                run = Run.fan_out(event, related, [value.decode() for value in fan_out])
+                self._translator.builder.note(run.id, run.to_json())
+            self._translator.rereads_done(name, taken, left)

@@ -10,8 +10,9 @@ from functools import partial
 
 from cdc.control import Control
 from cdc.counters import Counters
+from cdc.related.fan_out import FanOutInHand
 from cdc.snapshot.choosing import only_where
-from cdc.snapshot.chunk_threads import ChunkThreads
+from cdc.snapshot.chunk_threads import AnyRunInHand, ChunkThreads
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Marks
 from cdc.snapshot.run import Run, coalesced
@@ -109,7 +110,8 @@ class Runs:
             if run.event in self._subjects:
                 self._judged(run)
         for in_hand in self._threads.runs:
-            self._counters.runs[in_hand.run.event] = in_hand.run
+            if not in_hand.run.is_fan_out:
+                self._counters.runs[in_hand.run.event] = in_hand.run
             if in_hand.may_end:
                 self._end(in_hand)
         stored = self._stored()
@@ -121,12 +123,9 @@ class Runs:
             self._untold.clear()
         paused_since = self._control.snapshots_paused_since()
         self._threads.pause(paused_since is not None)
-        self.paused_since = paused_since if left else None
-        for run in left if paused_since is None else ():
-            in_hand_now = self._threads.runs
-            if len(in_hand_now) >= self._threads.count:
-                break
-            if run.event not in {in_hand.run.event for in_hand in in_hand_now} and self._may_begin(run):
+        self.paused_since = paused_since if any(not run.is_fan_out for run in left) else None
+        for run in left:
+            if self._has_room_for(run, paused=paused_since is not None) and self._may_begin(run):
                 self._begin(run, stored)
         return bool(left)
 
@@ -134,10 +133,17 @@ class Runs:
         """Whether something can be done for it now."""
         return not run.is_over and run.id not in self._ended and run.event in self._subjects
 
+    def _has_room_for(self, run: Run, *, paused: bool) -> bool:
+        """Fan-outs wait neither for snapshots nor while those are paused: they are changes, only later."""
+        alike = [in_hand.run for in_hand in self._threads.runs if in_hand.run.is_fan_out == run.is_fan_out]
+        if run.event in {each.event for each in alike}:
+            return False
+        return run.is_fan_out or (len(alike) < self._threads.count and not paused)
+
     def _stored(self) -> list[Run]:
         """The runs that are stored, without those that nobody can make and those that another one stands for."""
         stored = self._control.runs()
-        unmapped = [run for run in stored if run.event not in self._subjects and run.event not in self._stopped]
+        unmapped = [run for run in stored if not self._is_mapped(run) and run.event not in self._stopped]
         gone = {run.id for run in (*unmapped, *_old_refusals(stored))}
         self._control.forget_runs(list(gone))
         stored = [run for run in stored if run.id not in gone]
@@ -147,12 +153,16 @@ class Runs:
             self._control.replace_runs(old=set(stored) - set(kept), new=set(kept) - set(stored))
         return kept
 
+    def _is_mapped(self, run: Run) -> bool:
+        subject = self._subjects.get(run.event)
+        return subject is not None and (run.related is None or run.related in subject.mapping.ways)
+
     def _may_begin(self, run: Run) -> bool:
         """Whether nobody is left who may have written to the table before it was published."""
         if run.state != "pending" or not run.first:
             return True
         table = self._subjects[run.event].mapping.table
-        now = writers(self._source, [table.oid])
+        now = writers(self._source, [each.oid for each in self._subjects[run.event].mapping.tables.values()])
         waited = self._writers.setdefault(run.event, _Writers(now, table.name))
         waited.open &= now
         if not waited.open:
@@ -180,23 +190,26 @@ class Runs:
             self._control.forget_runs([old.id for old in stored if old.replaced_by(run)])
             run = run.advanced(state="running", started_at=time.time())
             run = self._publish_mark(run, wire.RUN_BEGIN, subject)
-            among = "" if run.where is None else "among "
+            among = "" if run.is_whole else "among "
             log.info("snapshot of %s begins (%sabout %s)", run.title, among, counted(subject.estimated_rows, "row"))
         else:
             if run.after is None:  # a masked key is not stored: such a run begins anew
                 run = run.advanced(rows=0, scanned=0, share=0.0)
             log.info("snapshot of %s goes on behind row %d", run.title, run.rows)
-        self._counters.runs[run.event] = run
+        if not run.is_fan_out:
+            self._counters.runs[run.event] = run
         chunk_bytes = share_bytes(self._threads.count)
         held_by = partial(self._stream_waits_for, subject.mapping.stream)
-        self._threads.add(RunInHand(run, subject, self._translator, self._waiting, held_by, chunk_bytes))
+        kind = FanOutInHand if run.is_fan_out else RunInHand
+        self._threads.add(kind(run, subject, self._translator, self._waiting, held_by, chunk_bytes))
 
-    def _end(self, in_hand: RunInHand) -> None:
-        run = in_hand.run.advanced(state="done", share=1.0, finished_at=time.time())
+    def _end(self, in_hand: AnyRunInHand) -> None:
+        run = in_hand.run.advanced(state="done", share=1.0, values=(), finished_at=time.time())
         run = self._publish_mark(run, wire.RUN_END, in_hand.subject)
         self._ended.add(run.id)
-        self._untold.append(run)
-        self._counters.runs[run.event] = run
+        if not run.is_fan_out:
+            self._untold.append(run)
+            self._counters.runs[run.event] = run
         self._threads.remove(in_hand)
         log.info("snapshot of %s is complete: %s", run.title, counted(run.rows, "row"))
 
@@ -208,7 +221,7 @@ class Runs:
 
         def publish() -> Run:
             marked = run
-            if run.where is None:
+            if run.is_whole:
                 data: dict[str, object] = {"run": run.id, "event": run.event}
                 entry_id = self._translator.entries.mark(subject.mapping.stream, name, data, run.to)
                 marked = run.advanced(**{"begun" if name == wire.RUN_BEGIN else "ended": entry_id})

@@ -70,6 +70,8 @@ class SnapshotWorker:
         self._wake = threading.Event()
         self._counters = counters
         self._waiting = Waiting()
+        self._asked = 0
+        """How often somebody said that there is something to do."""
         self._marks = Marks(prefix, translator.marks)
         self._looked_at, self._verified_at = 0.0, time.monotonic()
 
@@ -135,7 +137,8 @@ class SnapshotWorker:
             thread.join(STOP_INTERVAL_SECONDS)
 
     def wake(self) -> None:
-        """There is something to do."""
+        """There is something to do, or may be."""
+        self._asked += 1
         self.idle.clear()
         self._wake.set()
 
@@ -153,9 +156,10 @@ class SnapshotWorker:
         while not self._waiting.stopped.is_set():
             self._look_at_source()
             self._verify_now_and_then()
+            asked = self._asked
             if self._runs.keep():
                 self.idle.clear()
-            else:
+            elif asked == self._asked:  # else it may have come behind the look that this was
                 self.idle.set()
                 self.when_idle()
             self._wake.wait(POLL_SECONDS)

@@ -12,11 +12,13 @@ import psycopg
 from psycopg import pq, sql
 
 from cdc.catalog import Column
+from cdc.related.mapping import EmbedMapping
 from cdc.snapshot.visibility import Snapshot
 from cdc.source.connection import Source, translated_errors
+from cdc.source.nesting import ROOT, nested_value
 from cdc.source.transactions import current_snapshot
 from transforms import copy_text
-from transforms.names import TableName
+from transforms.names import IDENTIFIER_MAX_BYTES, TableName
 from transforms.row import source_key
 
 Row = TypeVar("Row")
@@ -43,6 +45,8 @@ class ChunkQuery:
     condition: str | None = None
     """SQL that chooses among the rows of a range, in the names of the columns. `limit` counts those that it leaves out
     too, so that a chunk takes as long as any other however few rows are chosen."""
+    embeds: tuple[EmbedMapping, ...] = ()
+    """Related rows, which come behind the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +70,24 @@ class _Enough(Exception):
 
 
 def read_chunk(
-    source: Source, query: ChunkQuery, budget_bytes: int, encode: Callable[[list[bytes]], list[Row]]
+    source: Source,
+    asked: ChunkQuery | Callable[[], ChunkQuery],
+    budget_bytes: int,
+    encode: Callable[[list[bytes]], list[Row]],
 ) -> ChunkRows[Row]:
     """Read rows in one REPEATABLE READ transaction; stops behind `budget_bytes`, but not before the first row.
 
-    `encode` takes rows of the query's columns in COPY's text format, each with its line's end. Raises SourceError.
+    Who asks by a function says in that transaction what to read, and may look first. `encode` takes rows of the query's
+    columns in COPY's text format, each with its line's end. Raises SourceError.
     """
     rows: list[Row] = []
     last, size, cut = b"", 0, False
-    statement = sql.SQL("COPY ({}) TO STDOUT").format(_rows(query))
     with translated_errors():
         source.connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             snapshot = current_snapshot(source)
+            query = asked() if callable(asked) else asked
+            statement = sql.SQL("COPY ({}) TO STDOUT").format(_rows(query))
             reach = _reach(source, query)
             with suppress(_Enough), source.connection.cursor() as cursor, cursor.copy(statement):
                 for lines in _arriving(source.connection.pgconn):
@@ -153,17 +162,18 @@ def _reach(source: Source, query: ChunkQuery) -> tuple[str, ...] | None:
 
 def _rows(query: ChunkQuery) -> sql.Composed:
     """The SELECT of a chunk."""
-    columns, table = _names(query.columns), _table(query)
+    columns = sql.SQL(", ").join([_names(query.columns), *map(_embedded, query.embeds)])
+    table = _table(query)
     if query.keys is not None:  # Postgres reads the key's JSON back as it reads it in a replica
         keys = sql.Literal(f"[{b','.join(sorted(map(source_key, query.keys))).decode()}]")
         shape = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(column.type.base_type))
             for name, column in zip(query.key_names, query.key, strict=True)
         )
-        names = sql.SQL(", ").join(map(sql.Identifier, query.key_names))
-        return sql.SQL("SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({}))").format(
-            columns, table, _order(query), names, keys, shape
-        )
+        names, order = sql.SQL(", ").join(map(sql.Identifier, query.key_names)), _order(query)
+        return sql.SQL(
+            "SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM json_to_recordset({}) AS k ({})) ORDER BY {}"
+        ).format(columns, table, order, names, keys, shape, order)
     limit = sql.SQL("LIMIT {}").format(sql.Literal(query.limit)) if query.limit is not None else sql.SQL("")
     order = _order(query)
     rows = sql.SQL("SELECT {} FROM {} {} ORDER BY {} {}").format(columns, table, _bounds(query), order, limit)
@@ -171,7 +181,7 @@ def _rows(query: ChunkQuery) -> sql.Composed:
         return rows
     # Chosen from the rows of the range, which are found by the key's index as ever: LIMIT is a fence for the planner.
     return sql.SQL("SELECT {} FROM ({}) AS chunk WHERE {} ORDER BY {}").format(
-        columns, rows, sql.SQL(query.condition), order
+        sql.SQL(", ").join([_names(query.columns), *map(_alias, query.embeds)]), rows, sql.SQL(query.condition), order
     )
 
 
@@ -181,7 +191,17 @@ def _names(columns: Sequence[Column]) -> sql.Composed:
 
 def _table(query: ChunkQuery) -> sql.Composable:
     name = sql.Identifier(query.table.schema, query.table.name)
-    return sql.SQL("ONLY {}").format(name) if query.only else name
+    only = sql.SQL("ONLY {}").format(name) if query.only else name
+    return sql.SQL("{} AS {}").format(only, sql.Identifier(ROOT)) if query.embeds else only
+
+
+def _embedded(embed: EmbedMapping) -> sql.Composed:
+    return sql.SQL("{} AS {}").format(nested_value(embed), _alias(embed))
+
+
+def _alias(embed: EmbedMapping) -> sql.Identifier:
+    """Other than any column's name that is likely: a column may be published under another one, and have this."""
+    return sql.Identifier(f"embed {embed.name}"[:IDENTIFIER_MAX_BYTES])
 
 
 def _order(query: ChunkQuery) -> sql.Composed:

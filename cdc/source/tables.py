@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -17,11 +17,13 @@ from transforms.names import TableName
 _TABLES = resources.files("cdc.source").joinpath("tables.sql").read_text()
 _TYPE_PARTS = resources.files("cdc.source").joinpath("type_parts.sql").read_text()
 _COLUMN_TYPES = resources.files("cdc.source").joinpath("column_types.sql").read_text()
-_SHAPE = """
-    SELECT (SELECT string_agg(relid::oid || ':' || pg_relation_filenode(relid), ' ' ORDER BY relid)
-            FROM (SELECT relid FROM pg_partition_tree(%(oid)s::oid) UNION SELECT %(oid)s::oid) AS member),
+_SHAPES = """
+    SELECT oid::bigint,
+           (SELECT string_agg(relid::oid || ':' || pg_relation_filenode(relid), ' ' ORDER BY relid)
+            FROM (SELECT relid FROM pg_partition_tree(oid) UNION SELECT oid) AS member),
            (SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute
-            WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped)
+            WHERE attrelid = oid AND attnum > 0 AND NOT attisdropped)
+    FROM unnest(%(oids)s::oid[]) AS asked (oid)
 """
 _FIRST_OWN_OID = 16_384
 """What is made after the cluster was has one from here on. Source: FirstNormalObjectId, src/include/access/transam.h"""
@@ -113,10 +115,10 @@ def partition_ancestors(source: Source, oid: int) -> list[int]:
     return [ancestor for (ancestor,) in source.query(_ANCESTORS, {"oid": oid})]
 
 
-def table_shape(source: Source, oid: int) -> TableShape:
-    """What the catalog says now of the table with this OID."""
-    [(storage, types)] = source.query(_SHAPE, {"oid": oid})
-    return TableShape(storage or "", types or {})
+def table_shapes(source: Source, oids: Collection[int]) -> dict[int, TableShape]:
+    """What the catalog says now of the tables with these OIDs."""
+    rows = source.query(_SHAPES, {"oids": list(oids)})
+    return {oid: TableShape(storage or "", types or {}) for oid, storage, types in rows}
 
 
 def _by_name(names: Sequence[TableName]) -> dict[str, list[str]]:

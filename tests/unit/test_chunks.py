@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -33,6 +35,7 @@ class Customers:
 
     route: Route
     event: str = EVENT
+    mapping: Any = field(default_factory=lambda: SimpleNamespace(embeds=(), ways={}))
 
     def query(self, *, keys: frozenset[bytes]) -> frozenset[bytes]:
         return keys
@@ -49,11 +52,13 @@ class Beside(Chunks):
         """How many rows are read at a time; None: all that are asked for."""
         self.lsn = 100
 
-    def read(self, subject: Subject, query: ChunkQuery, budget_bytes: int) -> ChunkRows[EncodedRow]:
+    def read(
+        self, subject: Subject, query: ChunkQuery | Callable[[], ChunkQuery], budget_bytes: int
+    ) -> ChunkRows[EncodedRow]:
         snapshot = Snapshot(self.lsn, self.lsn, frozenset())
         if self.changed:
             self.feed(update(CUSTOMERS, self.changed.pop(0), b"Bo", UNCHANGED))
-        asked = sorted(cast(Any, query))
+        asked = sorted(cast(Any, query() if callable(query) else query))
         rows: list[EncodedRow] = [(key, b"{}") for key in asked[: self.fitting]]
         return ChunkRows(snapshot, rows, None, len(rows), 0, exhausted=len(rows) == len(asked))
 

@@ -72,6 +72,7 @@ class Waits:
 
     wants_threads = True
     threads = 0
+    served = 0
 
     def __init__(self, source: Slow) -> None:
         self.source, self.begun = source, threading.Event()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cdc.batch import Batch, BatchBuilder, StreamBatch
 from cdc.messages import RelationMessage
+from cdc.related.touching import RelatedRoute
 from cdc.route import Route
 from cdc.snapshot.visibility import Deliveries, Snapshot
 from cdc.translation import Translator
@@ -34,7 +35,9 @@ def route(
 ) -> Route:
     unchanged_toast, rev = str(options.get("unchanged_toast", "partial")), int(str(options.get("rev", 1)))
     stream = stream or label.partition(".")[0]
-    return Route(label, stream, stream_key(stream), encoder(note=note), truncate, unchanged_toast, rev)
+    is_read = options.get("is_read") is True
+    key, encoded = stream_key(stream), encoder(note=note)
+    return Route(label, stream, key, encoded, truncate, unchanged_toast, rev, is_read=is_read)
 
 
 def stream_key(stream: str) -> bytes:
@@ -51,13 +54,22 @@ class Log:
         limit_count: int = 1000,
         limit_bytes: int = 1 << 20,
         ends: Mapping[str, Position] | None = None,
+        resolve_related: Callable[[RelationMessage], Sequence[RelatedRoute]] = lambda _: (),
     ) -> None:
         self.routes = dict(routes or {CUSTOMERS: [route("customer.v1")]})
         self.batches: list[Batch] = []
         self.builder = BatchBuilder(START, limit_count, limit_bytes)
         self.deliveries = Deliveries(Snapshot(1, 1, frozenset()))
         self.translator = Translator(
-            self.builder, self.deliveries, PREFIX, self._resolve, self._take, stream_key, ends or {}
+            self.builder,
+            self.deliveries,
+            PREFIX,
+            self._resolve,
+            self._take,
+            stream_key,
+            ends or {},
+            None,
+            resolve_related,
         )
         relations = [builders.relation(id, f"table_{id}", columns()) for id in (CUSTOMERS, ORDERS, UNMAPPED)]
         self.feed(map(builders.xlog_data, relations))

@@ -1,0 +1,102 @@
+"""A fan-out that is worked on: rows whose related rows were changed, more of them than are read at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from cdc.related.affected import Affected
+from cdc.snapshot import sizing
+from cdc.snapshot.chunks import Chunks
+from cdc.snapshot.in_hand import MOST_SHARE
+from cdc.snapshot.run import Run
+from cdc.snapshot.subject import Subject
+from cdc.snapshot.waiting import Waiting
+from cdc.translation import Translator
+
+FOUND_AT_ONCE: Final = 20_000
+"""Keys: finding them again costs as much as there are rows, however far it is behind the first ones."""
+
+
+class FanOutInHand:
+    """What one thread at a time works on; each call of `work` is for a chunk."""
+
+    def __init__(
+        self,
+        run: Run,
+        subject: Subject,
+        translator: Translator,
+        waiting: Waiting,
+        held_by: Callable[[], str | None],
+        chunk_bytes: int,
+    ) -> None:
+        """`run` has begun."""
+        self.run = run
+        """As far as it is published."""
+        self.subject = subject
+        self.threads = 0
+        """How many work on it; kept by whoever hands out the work."""
+        self.served = 0
+        """When it was given a thread last, in turns; kept by the same."""
+        self.held_by = held_by
+        """What must be over before another chunk is begun, in words."""
+        self.may_end = self.is_complete = False
+        self._translator = translator
+        self._waiting = waiting
+        self._chunk_bytes = chunk_bytes
+        self._affected = Affected(subject, run.related or "", run.values)
+        self._keys: deque[tuple[bytes, tuple[str, ...]]] = deque()
+        """Found and not published: each as the event's key, and as Postgres' text."""
+        self._found_all = False
+        self._limit = sizing.FIRST_ROWS
+        self._estimated: int | None = None
+
+    @property
+    def wants_threads(self) -> bool:
+        """Whether a thread would find work: chunks come one after the other anyway."""
+        return self.threads == 0 and not self.is_complete and self.held_by() is None
+
+    def work(self, chunks: Chunks) -> None:
+        """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
+        if self._estimated is None:
+            self._estimated = self.run.rows + self._affected.count(chunks.source)
+        if not self._keys and not self._found_all:
+            found = self._affected.behind(chunks.source, self.run.after, FOUND_AT_ONCE)
+            self._found_all = len(found) < FOUND_AT_ONCE
+            self._keys.extend(found)
+        if self._keys:
+            self._publish_next(chunks)
+        if self._found_all and not self._keys:
+            self.may_end = self.is_complete = True
+
+    def _publish_next(self, chunks: Chunks) -> None:
+        chosen = list(islice(self._keys, self._limit))
+        keys = frozenset(key for key, _ in chosen)
+        window = chunks.open(self.subject.event)
+        began = time.monotonic()
+        rows = chunks.read(self.subject, self.subject.query(keys=keys), self._chunk_bytes)
+        seconds = time.monotonic() - began
+        if not rows.exhausted:  # they come in the order of the key
+            texts = [text for _, text in chosen]
+            chosen = chosen[: texts.index(rows.last_key or ()) + 1]
+
+        def finish(incomplete: frozenset[bytes]) -> None:
+            """The stream's thread has published the rows."""
+            if incomplete:
+                self._translator.read_again(self.run.event, incomplete)
+            done = self.run.rows + len(chosen)
+            share = min(MOST_SHARE, done / max(self._estimated or 0, done, 1))
+            self.run = self.run.advanced(after=chosen[-1][1], rows=done, scanned=done, share=share)
+            self._translator.note(self.run.event, self.run.id, self.run.to_json())
+
+        unseen = chunks.publish(self.subject, window, rows, b"reread", self.run.to, finish)
+        if unseen:
+            chunks.wait_until_seen(unseen, self._waiting)
+            return
+        for _ in chosen:
+            self._keys.popleft()
+        readable = sizing.next_rows(len(chosen), len(chosen), rows.size_bytes, seconds, self._chunk_bytes)
+        self._limit = min(readable, sizing.publishable_rows(len(chosen), chunks.publishing_seconds))
