@@ -75,9 +75,7 @@ def copies() -> list[Copy]:
 
 def _hashed(column: str) -> str:
     """HMAC-SHA-256 (RFC 2104) in SQL: what a mask makes of a column's text."""
-    inner, outer = (
-        bytes(byte ^ pad for byte in MASK_KEY.encode().ljust(64, b"\0")).hex() for pad in (0x36, 0x5C)
-    )
+    inner, outer = (bytes(byte ^ pad for byte in MASK_KEY.encode().ljust(64, b"\0")).hex() for pad in (0x36, 0x5C))
     digest = f"sha256('\\x{outer}' || sha256('\\x{inner}' || convert_to({column}, 'UTF8')))"
     return f"'k1:' || encode({digest}, 'hex')"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Literal, LiteralString, cast
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -38,7 +38,7 @@ def compare(copy: Copy, source_dsn: str, replica_dsn: str) -> Verdict:
         psycopg.connect(replica_dsn, options=_SAME_TEXT) as replica,
     ):
         key = copy.key or _primary_key(source, copy.source_table)
-        at_source = sql.SQL("({}) AS found").format(sql.SQL(cast(LiteralString, copy.rows)))
+        at_source = sql.SQL("({}) AS found").format(sql.SQL(copy.rows))
         with (  # closed in any case: a connection in the middle of a COPY would wait for its end for ever
             closing(_rows(source, at_source if copy.rows else _table(copy.source_table), key, copy.columns)) as left,
             closing(_rows(replica, _table(copy.replica_table), key, copy.columns)) as right,
