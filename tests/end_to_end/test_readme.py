@@ -75,6 +75,38 @@ def test_the_consumer_in_plain_shell_prints_each_change(shop: Pipeline, redis_cl
     assert row in [lines[at : at + 3] for at in range(len(lines))]
 
 
+def test_what_the_tour_shows_is_what_its_configuration_makes_of_the_rows(
+    source_dsn: str, redis_url: str, tmp_path: Path, redis_cli: str
+) -> None:
+    with psycopg.connect(source_dsn) as connection:
+        customer = "id int PRIMARY KEY, name text, email text, active bool, region text"
+        connection.execute(f"CREATE TABLE customers ({customer})".encode())
+        connection.execute("CREATE TABLE orders (id int PRIMARY KEY, status text)")
+        connection.execute("CREATE TABLE products (id int PRIMARY KEY, title text, price numeric)")
+        lines = "order_id int, line_no int, quantity int, product_id int, PRIMARY KEY (order_id, line_no)"
+        connection.execute(f"CREATE TABLE order_lines ({lines})".encode())
+        row = "'Ada', 'ada@example.com', true"
+        connection.execute(f"INSERT INTO customers VALUES (1, {row}, 'eu'), (2, {row}, 'uk')".encode())
+        connection.execute("INSERT INTO orders VALUES (7, 'paid')")
+        connection.execute("INSERT INTO products VALUES (1, 'Pear', 1.20)")
+        connection.execute("INSERT INTO order_lines VALUES (7, 1, 2, 1)")
+    mapping, key = "\n".join(block("toml", "[masking]")), {"MASK_KEY": "a key of these pages"}
+    printed: list[str] = []
+    with closing(Pipeline("shop", source_dsn, redis_url, tmp_path, mapping, key)) as shop:
+        shop.run("cdc.cli", "run", "--once")
+        for event in ("customer", "order"):
+            script = "\n".join(block("sh", "last=0-0")).replace("shop:customer", f"shop:{event}")
+            environment = os.environ | {"PATH": redis_cli, "REDIS_URL": shop.environment["REDIS_URL"]}
+            done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+            assert done.stderr == ""
+            lines_printed = done.stdout.splitlines()
+            assert lines_printed.count("upsert") == 1
+            at = lines_printed.index("upsert")
+            printed += lines_printed[at : at + 3]
+    shown = re.escape("\n".join(block("text", "upsert"))).replace("…", "[0-9a-f]{60}")
+    assert re.fullmatch(shown, "\n".join(printed))
+
+
 def test_the_part_of_a_table_is_published_again(shop: Pipeline) -> None:
     [words] = [words for words in named_commands() if "--where" in words and len(words) > 4]
     assert "asked for customer.v1 where " in shop.run("cdc.cli", *words[1:])
