@@ -66,6 +66,12 @@ class ConditionUnfit(ShapeUnfit):
     """The columns that the event's `where` judges rows by are not there, or of other types."""
 
 
+class OldRowsNotInLog(TableUnfit):
+    """An event is to carry old states, and the log does not tell rows as they were."""
+
+    remedy = "Run `ALTER TABLE ... REPLICA IDENTITY FULL`, or leave `previous` out."
+
+
 class KeyUnfit(TableUnfit):
     """The event's key does not name a row in every change of the log."""
 
@@ -322,7 +328,7 @@ def map_event(event: EventConfig, table: Table | None) -> EventMapping:
     _check_key(event, table, key, columns)
     if event.previous and table.without_old_rows:
         unfit = ", ".join(map(str, table.without_old_rows))
-        raise ShapeUnfit(
+        raise OldRowsNotInLog(
             f"events.{event.name}.previous: the replica identity of {unfit} is not FULL, so the log does not tell rows"
             " as they were",
             remedy=" ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL;" for name in table.without_old_rows),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cdc.catalog import (
     ColumnUnfit,
     KeyNotInLog,
+    OldRowsNotInLog,
     Table,
     TableUnfit,
     TypeParts,
@@ -327,7 +328,7 @@ class Shapes:
                     if member in tables:
                         check_own_log(tables[member], published)
                 map_whole(event, tables)
-            except ColumnUnfit:
+            except (ColumnUnfit, OldRowsNotInLog):  # nothing that was published before is missed
                 continue
             except TableUnfit:
                 runs.append(Run.new(label, first=True, reason=UNFIT))

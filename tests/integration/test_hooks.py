@@ -185,10 +185,12 @@ def test_entries_carry_the_old_state_where_the_log_tells_it(shop: Pipeline) -> N
 
 
 def test_what_the_table_does_not_give_is_refused_with_what_mends_it(shop: Pipeline) -> None:
+    reader = shop.reader()
+    shop.wait_published()
     execute(shop, "ALTER TABLE orders REPLICA IDENTITY DEFAULT")
-    told = shop.run("cdc.cli", "run", "--once", expect=3)
-    assert "events.order.previous: the replica identity of public.orders is not FULL" in told
-    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in told
+    assert reader.wait() == 3
+    assert "events.order.previous: the replica identity of public.orders is not FULL" in reader.output
+    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in reader.output
     assert "events.order.previous: the replica identity of" in shop.run("cdc.cli", "check", expect=1)
     shop.path.write_text(shop.path.read_text().replace("shop_hooks:order", "no_such_module:order"))
     told = shop.run("cdc.cli", "run", expect=2)

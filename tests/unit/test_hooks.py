@@ -77,7 +77,7 @@ def test_what_a_hook_does_not_touch_is_published_byte_for_byte() -> None:
     assert encoded(setting(name="Bo")) == (b'{"id":1}', STATE.replace(b"Ada", b"Bo"))
 
 
-texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=9)  # else the document is quoted
+texts = st.text(st.characters(codec="utf-8"), max_size=9)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -95,7 +95,11 @@ def test_any_document_comes_out_as_it_went_in_and_a_changed_one_as_it_was_change
     relation = [column("id", INTEGER), column("doc", JSON)]
     plain = compile_encoder(relation, ["id", "doc"], ["id"])
     data = tuple_data(b"1", text.encode())
-    assert hooked(plain, lambda: lambda state: state, ["id"]).row(data, 0, 0) == tuple(plain.row(data, 0, 0))[:2]
+    as_it_was: Any = hooked(plain, lambda: lambda state: state, ["id"]).row(data, 0, 0)
+    row: Any = plain.row(data, 0, 0)
+    assert Row(*as_it_was) == Row(*row)
+    if Row(*row).quoted:
+        return
     wrapped = hooked(plain, lambda: lambda state: state | {"doc": [state["doc"], Decimal("1.10")]}, ["id"])
     assert state_of(wrapped.row(data, 0, 0))["doc"] == [document, 1.1]  # type: ignore[arg-type]
 
