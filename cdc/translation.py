@@ -350,7 +350,7 @@ class Translator:
     @staticmethod
     def _previous(route: Route, frame: bytes) -> tuple[bytes, ...]:
         """Words of the row as it was, where the log tells that, and the event had it."""
-        if frame[_KIND] != OLD:
+        if frame[_KIND] != OLD or route.lacking:
             return ()
         _, end = route.encoder.key(frame, _TUPLE)
         row = route.row(frame[:end], _TUPLE, 0)

@@ -115,8 +115,8 @@ MUTATIONS = [
     Mutation(
         "an update that changes the key deletes the row under its old key",
         "cdc/translation.py",
-        "if old_key is not None and old_key != key:\n                self._publish_delete",
-        "if False:\n                self._publish_delete",
+        "if old_key is not None and old_key != key and self._was_held(route, frame):\n                self._publish",
+        "if False:\n                self._publish",
         "tests/unit/test_translation.py",
     ),
     Mutation(

@@ -86,3 +86,8 @@ def test_without_the_option_there_is_none() -> None:
     plain = replace(route(), previous=False)
     for change in (update(CUSTOMERS, b"1", b"Bo", b"new", old=OLD), delete(CUSTOMERS, *OLD, kind=b"O")):
         assert b"previous" not in published(plain, change)
+
+
+def test_a_row_of_which_the_log_lacks_a_field_has_no_old_state() -> None:
+    lacking = replace(route(), lacking=("added",))
+    assert b"previous" not in published(lacking, delete(CUSTOMERS, *OLD, kind=b"O"))
