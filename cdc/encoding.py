@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from cdc.catalog import EventMapping, MappedField
+from cdc.event_mapping import EventMapping, MappedField
 from cdc.hooks import find_hook
 from cdc.shaping import filter_of
 from transforms.column_type import RelationColumn

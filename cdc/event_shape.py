@@ -6,15 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cdc.catalog import (
-    ColumnUnfit,
-    ConditionUnfit,
-    EventMapping,
-    FieldPath,
-    Table,
-    fingerprint_of,
-)
+from cdc.catalog import ColumnUnfit, ConditionUnfit, FieldPath, Table
 from cdc.config import EventConfig
+from cdc.event_mapping import EventMapping, fingerprint_of
 from cdc.known import Known
 from cdc.related.mapping import map_whole, schema_column
 from cdc.shaping import ALL_COLUMNS

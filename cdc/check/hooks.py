@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cdc.catalog import EventMapping
 from cdc.config import ReaderConfig
 from cdc.errors import SourceError
+from cdc.event_mapping import EventMapping
 from cdc.hooks import HookUnusable, find_hook
 from cdc.snapshot.subject import Subject
 from cdc.source.chunk import read_chunk

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cdc.catalog import EventMapping, IdentityMissing, check_identity
+from cdc.catalog import IdentityMissing, check_identity
 from cdc.config import ReaderConfig
+from cdc.event_mapping import EventMapping
 from cdc.init.sql_text import filled
 from cdc.related.mapping import tables_of
 from cdc.server.facts import ServerFacts

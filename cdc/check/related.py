@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.catalog import Column, EventMapping, Table
+from cdc.catalog import Column, Table
+from cdc.event_mapping import EventMapping
 from cdc.related.mapping import EmbedMapping
 from cdc.source.connection import Source
 from cdc.wording import counted

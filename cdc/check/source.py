@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cdc.catalog import EventMapping
 from cdc.check.failover import failover_findings
 from cdc.check.hooks import hook_findings
 from cdc.check.publication import publication_findings, slot_finding
 from cdc.check.published import Before
 from cdc.check.tables import event_findings, grant_findings
 from cdc.config import ReaderConfig
+from cdc.event_mapping import EventMapping
 from cdc.server.facts import ServerFacts, describe_server
 from cdc.server.providers import SELF_HOSTED
 from cdc.server.readiness import role_finding, room_findings, server_findings

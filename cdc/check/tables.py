@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from cdc.catalog import EventMapping, check_own_log
+from cdc.catalog import check_own_log
 from cdc.check.published import Before
 from cdc.check.related import index_findings, related_findings
 from cdc.config import ALL_COLUMNS, EventConfig, ReaderConfig
+from cdc.event_mapping import EventMapping
 from cdc.event_shape import judged_shape
 from cdc.related.mapping import tables_of
 from cdc.source.connection import Source

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cdc.catalog import EventMapping
+from cdc.event_mapping import EventMapping
 from cdc.init.plan import PlannedEvent
 from cdc.init.sql_text import LINE, filled, identifier, table_name
 from cdc.server.facts import ServerFacts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from cdc.catalog import EventMapping
 from cdc.config import ALL_COLUMNS
+from cdc.event_mapping import EventMapping
 from cdc.init.facts import TableFacts
 from cdc.init.personal import looks_personal
 from cdc.init.sql_text import identifier, table_name

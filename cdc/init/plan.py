@@ -13,8 +13,9 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
-from cdc.catalog import EventMapping, IdentityMissing, KeyUnfit, Table, TableUnfit, map_event
+from cdc.catalog import IdentityMissing, KeyUnfit, Table, TableUnfit
 from cdc.config import EventConfig
+from cdc.event_mapping import EventMapping, map_event
 from cdc.init.cautions import Caution, cautions_about
 from cdc.init.errors import NoSuchTable
 from cdc.init.event_names import event_names

@@ -6,19 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cdc.catalog import (
-    Column,
-    ColumnUnfit,
-    EventMapping,
-    KeyUnfit,
-    MappedField,
-    Table,
-    TableUnfit,
-    check_followed,
-    check_identity,
-    map_event,
-)
+from cdc.catalog import Column, ColumnUnfit, KeyUnfit, Table, TableUnfit, check_followed, check_identity
 from cdc.config import EventConfig
+from cdc.event_mapping import EventMapping, MappedField, map_event
 from cdc.related.configuration import EMBED, EmbedConfig
 from transforms.column_type import TEXT_TYPE, ColumnType
 from transforms.config import key_path

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from cdc.catalog import Column, EventMapping
+from cdc.catalog import Column
 from cdc.encoding import encoder_for
+from cdc.event_mapping import EventMapping
 from cdc.route import Route
 from cdc.source.chunk import ChunkQuery
 from transforms.column_type import ColumnType, RelationColumn

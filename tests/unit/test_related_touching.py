@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from cdc import rereads
-from cdc.catalog import Column, MappedField, Table
+from cdc.catalog import Column, Table
+from cdc.event_mapping import MappedField
 from cdc.messages import RelationMessage
 from cdc.related.mapping import EmbedMapping
 from cdc.related.touching import RelatedRoute, event_of, waiting_name
