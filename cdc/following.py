@@ -15,6 +15,7 @@ from cdc.messages import RelationMessage
 from cdc.partitions import by_label
 from cdc.related.touching import RelatedRoute
 from cdc.route import Route
+from cdc.routing import Routing
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.source.connection import Source
@@ -64,6 +65,7 @@ class Follower:
         self._control = control
         self._on_new_runs = on_new_runs
         self._stream_key = stream_key
+        self._routing = Routing(shapes, stream_key)
         self._labels_of = shapes.oids()
         self._related_of = shapes.related_oids()
 
@@ -73,13 +75,13 @@ class Follower:
         if not labels:
             for ancestor in partition_ancestors(self._source, message.relation_id):
                 for label in self._labels_of.get(ancestor, []):  # each partition has an identity of its own
-                    self._shapes.expect_key(label, message)
+                    self._routing.expect_key(label, message)
             return []
         types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
-        if not all(self._shapes.fits(label, message, types) for label in labels):
+        if not all(self._routing.fits(label, message, types) for label in labels):
             self._follow_catalog()
         self._judge_columns(message, labels)
-        return [self._shapes.route(label, message, types, self._stream_key) for label in labels]
+        return [self._routing.route(label, message, types) for label in labels]
 
     def related_routes(self, message: RelationMessage) -> list[RelatedRoute]:
         """What a relation that the log announces is to embeds (called by the stream's thread)."""
@@ -90,9 +92,9 @@ class Follower:
                     self._expect_relations_told(self._related_of.get(ancestor, []), message)
             return []
         types = column_types(self._source, [(info.type_oid, info.type_modifier) for info in message.columns])
-        if not all(self._shapes.related_fits(label, related, message, types) for label, related in embeds):
+        if not all(self._routing.related_fits(label, related, message, types) for label, related in embeds):
             self._follow_catalog()
-        routes = [self._shapes.related_route(label, related, message, types) for label, related in embeds]
+        routes = [self._routing.related_route(label, related, message, types) for label, related in embeds]
         self._expect_relations_told(embeds, message)
         return [route for route in routes if route is not None]
 
@@ -104,7 +106,7 @@ class Follower:
         runs = [
             Run.new(label, reason=RELATION_UNTOLD.format(related))
             for label, related in embeds
-            if not self._shapes.tells_relation(label, related, message)
+            if not self._routing.tells_relation(label, related, message)
         ]
         for run in runs:
             log.warning("%s: %s. A snapshot of it is made", run.event, run.reason)
@@ -118,7 +120,7 @@ class Follower:
         Raises MappingMoved where the table's columns are not those that this session began with.
         """
         announced = [info.name for info in message.columns]
-        if announced == self._shapes.logged_columns(labels[0]):
+        if announced == self._routing.logged_columns(labels[0]):
             return
         found = attributes(self._source, message.relation_id)
         numbers = {one.name: one.number for one in found if not one.dropped}
