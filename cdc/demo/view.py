@@ -25,7 +25,7 @@ WIDEST, NARROWEST, LOWEST = 100, 76, 22
 """What the live picture can use of a terminal, and what it needs."""
 _LINE_INTERVAL_SECONDS = 2.0
 _LONGEST_VALUE = 50
-_STATE_LINES = 3
+_STATE_LINES = 2
 _COLUMNS = (16, 12, 9, 11, 8)
 """Widths; the rest of the line is for a curve."""
 _RAMPS = {False: "▁▂▃▄▅▆▇█", True: "_.-=+*#@"}

@@ -63,7 +63,7 @@ def test_every_replica_holds_what_sql_computes_at_the_source(
 
 @pytest.mark.parametrize(
     ("orders", "most_seconds"),
-    [pytest.param(20_000, None, id="short"), pytest.param(200_000, 2.0, id="long", marks=pytest.mark.soak)],
+    [pytest.param(28_000, None, id="short"), pytest.param(200_000, 2.0, id="long", marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(900)
 def test_a_customer_with_very_many_orders_does_not_hold_up_what_is_live(
