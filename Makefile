@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # More processes than the two cores of CI, for tests often wait.
-PARALLEL := -m 'not soak' -n 4 --dist worksteal
+PARALLEL := -m 'not soak' -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-pure test-versions bench bench-quick bench-peers soak clean
