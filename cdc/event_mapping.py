@@ -156,8 +156,13 @@ class EventMapping:
         return any(field.masked for field in self.key_fields)
 
     def shaping(self, masks: Masks) -> dict[str, str]:
-        """What a change of makes other rows, or other values, of the same table: what -> its fingerprint."""
-        found = {"transform": self.transform} if self.transform is not None else {}
+        """What a change of makes other rows, or other values, of the same table: what -> its fingerprint.
+
+        Another `placing` makes neither, only other messages that give no entry of the event.
+        """
+        found = {"placing": f"{self.unchanged_toast} {self.truncate}"}
+        if self.transform is not None:
+            found["transform"] = self.transform
         if self.where is not None and self.condition is not None:
             types = {column.name: column.type.pg_type for column in self.read}
             judged = [types[name] for name in columns_of(self.condition)]

@@ -105,5 +105,6 @@ def _remedy(event: EventConfig, table: Table, error: FieldsRetyped | ColumnUnfit
         )
     return (
         f"Give the table its column {', '.join(error.columns)} again: the event goes on by itself then, with a"
-        " snapshot. Or take it out of the event's `columns` and raise its `version`."
+        " snapshot. If it has another name now, list that and `rename` it to the old one. Or take it out of the event's"
+        " `columns` and raise its `version`."
     )

@@ -65,16 +65,11 @@ class Learner:
     def learn(self, stored: TransportState, before: Known) -> Known:
         """Find out what is there now, and store it with the snapshots that make up for what the log does not tell."""
         shapes, mapped, change = self._shapes, self._shapes.mapped, self._change
-        begins = begins_of(
-            mapped,
-            {label for label, oid in mapped.items() if before.mapped.get(label) != oid}
-            | {document.label for document in change.documents}
-            | change.reshaped,
-            before.begins,
-            stored.published,
-            stored.stream_ends,
-        )
-        runs = [*change.runs, *shapes.runs_of_torn_streams(before.mapped, stored, change.runs, change.reshaped)]
+        changed = {label for label, oid in mapped.items() if before.mapped.get(label) != oid}
+        changed |= {document.label for document in change.documents} | change.reshaped
+        placed = shapes.placed_otherwise(before.shaping, changed)
+        begins = begins_of(mapped, placed, before.begins, stored.published, stored.stream_ends)
+        runs = [*change.runs, *shapes.runs_of_torn_streams(before.mapped, stored, change.runs, placed)]
         shortened = shapes.runs_of_shortened_streams(stored, [*runs, *self._control.runs()])
         for run in shortened:
             log.warning("%s: %s. They are published again, and a snapshot of it is made", run.event, run.reason)

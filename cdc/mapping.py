@@ -243,18 +243,31 @@ class Shapes:
             yield label, own
             yield from ((f"{label} {table}", table) for table in related)
 
+    def placed_otherwise(self, before: Mapping[str, Mapping[str, str]], changed: Collection[str]) -> set[str]:
+        """Events whose entries may have other ids when the log comes again: those that have changed, or are told apart
+        from what was `before` (see `shaping`) by where they give entries, and all in the same streams.
+
+        Each message's entries are counted in their stream.
+        """
+        streams = {
+            self._by_label[label].mapping.stream
+            for label, shaping in self.shaping.items()
+            if label in changed or before.get(label, {}).get("placing") != shaping["placing"]
+        }
+        return {label for label, shape in self._by_label.items() if shape.mapping.stream in streams}
+
     def runs_of_torn_streams(
         self,
         mapped_before: Mapping[str, int],
         stored: TransportState,
         planned: Sequence[Run],
-        reshaped: Collection[str] = (),
+        placed: Collection[str] = (),
     ) -> list[Run]:
         """Runs for events whose stream holds a part of a transaction that another mapping had begun to publish.
 
         The rest of it may be numbered otherwise now, so an entry could be taken for a repeat.
         """
-        if not mapped_before or (mapped_before.keys() == self._by_label.keys() and not reshaped):
+        if not mapped_before or (mapped_before.keys() == self._by_label.keys() and not placed):
             return []
         covered = {run.event for run in planned}
         streams = {label: shape.mapping.stream for label, shape in self._by_label.items() if label not in covered}

@@ -284,6 +284,8 @@ class Translator:
         elif route.lacking or isinstance(encoded, Undecided):
             self.deliveries.touched(route.event, key, whole=False)
             self._read_changed(route.event, {key})
+        elif isinstance(encoded, Row) and encoded.partial:
+            self._partial(route, encoded, old_key, frame)
         elif route.is_hooked and self._is_resent(route.stream):  # nobody knows what the hook made of it then
             self.deliveries.touched(route.event, key, whole=False)
             self.hand.next_id(route.stream)
@@ -291,11 +293,11 @@ class Translator:
         elif isinstance(encoded, Absent):
             if frame[_TAG] == UPDATE and old_key in (None, key) and self._was_held(route, frame):
                 self._publish_delete(route, key, frame)
+            elif route.is_hooked:  # it takes an id as any row of a hook does, or others would move when it comes again
+                self.hand.next_id(route.stream)
         elif isinstance(encoded, Failed):
             self.deliveries.touched(route.event, key)
             self.entries.park(route, encoded)
-        elif isinstance(encoded, Row) and encoded.partial:
-            self._partial(route, encoded, old_key, frame)
         else:
             self._upsert(route, encoded, frame)
 
