@@ -18,6 +18,7 @@ _REFUSED_AT_THE_DOOR: Final = re.compile(
 """What a server says to those it knows and does not let in. libpq passes on no SQLSTATE of a failed connection."""
 
 
+_VALUES: Final = re.compile('".*"')
 _FULL_TEXTS = ("max_wal_senders", "too many clients", "connection slots are reserved")
 _FULL_REMEDY = "Raise max_wal_senders or max_connections at the source, restart it; or end clients that nobody needs."
 
@@ -80,6 +81,10 @@ class SourceRefused(SourceError):
     remedy = "Read the server's message; `cdc check` tests every precondition and prints what mends it."
 
 
+class ValueRefused(SourceRefused):
+    """A value does not fit the type that it is read as."""
+
+
 class TransportError(StatecastError):
     """Something at Redis."""
 
@@ -138,4 +143,6 @@ def source_error(sqlstate: str | None, message: str) -> SourceError:
         return SourceBusy(text)
     if sqlstate[:2] == "28" or sqlstate in ("42501", "3D000"):
         return AccessDenied(text, remedy=_POLICY_REMEDY) if "row-level security" in text else AccessDenied(text)
+    if sqlstate[:2] == "22":  # what stands in quotes is the value, mostly
+        return ValueRefused(f"{_VALUES.sub('...', text)} (SQLSTATE {sqlstate})")
     return SourceRefused(f"{text} (SQLSTATE {sqlstate})")

@@ -112,10 +112,15 @@ class EventMapping:
 
     @property
     def relations(self) -> dict[str, list[object]]:
-        """How each embed is found, by its path: its table's OID, and the numbers of the columns that relate it."""
+        """How each embed is found and ordered, by its path: its table's OID, and the numbers of the columns for it."""
         return {
-            title: [way[-1].table.oid, way[-1].many, [[own.number, theirs.number] for own, theirs in way[-1].on]]
-            for title, way in self.ways.items()
+            embed.title: [
+                embed.table.oid,
+                embed.many,
+                [[own.number, theirs.number] for own, theirs in embed.on],
+                [column.number for column in embed.order],
+            ]
+            for embed in (way[-1] for way in self.ways.values())
         }
 
     def other_relations(self, before: Mapping[str, object]) -> list[str]:

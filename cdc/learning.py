@@ -14,6 +14,7 @@ from cdc.provisioning import Published, publish_tables
 from cdc.source.connection import Source
 from cdc.source.partitions import find_partitions
 from cdc.source.publication import find_publication
+from cdc.source.relations import expect_comparable
 from cdc.source.tables import describe_tables, type_parts
 from cdc.stopping import stopped
 from cdc.terms import begins_of
@@ -44,6 +45,8 @@ class Learner:
                 shaping_before=before.shaping,
                 known=before,
             )
+            for shape in shapes.values():
+                expect_comparable(self._source, shape.mapping)
             self._published = publish_tables(
                 self._source,
                 self._config.publication,

@@ -199,7 +199,7 @@ class Shapes:
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, reason=reason))
             elif not first and (moved := self._related_otherwise(shape, known)):
-                reason = f"its {', '.join(moved)} are other rows than before"
+                reason = f"its {', '.join(moved)} are other rows than before, or in another order"
                 log.warning("%s: %s. A snapshot of it is made", label, reason)
                 change.runs.append(Run.new(label, first=True, reason=reason))
         return change
@@ -311,8 +311,12 @@ class Shapes:
         for event in self._events.values():
             table = tables.get(event.table)
             with suppress(ColumnUnfit):
-                if table is not None:
-                    map_whole(event, tables)
+                if table is None:
+                    continue
+                mapping, shape = map_whole(event, tables), self._by_label.get(event.label)
+                if shape is not None and (others := mapping.other_relations(shape.mapping.relations)):
+                    names = ", ".join(others)
+                    raise TableUnfit(f"event {event.label}: its {names} are other rows now, or in another order")
 
     def runs_of_unfit_tables(
         self, tables: Mapping[TableName, Table], published: Collection[TableName], mapped_before: Mapping[str, int]

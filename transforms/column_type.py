@@ -53,6 +53,9 @@ def form_of(base_oid: int) -> Form:
     return _FORMS.get(base_oid, Form.TEXT)
 
 
+BUILT_IN: Final = "pg_catalog"
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnType:
     """What the catalog says of a column's type, with domains resolved to what they stand on."""
@@ -67,6 +70,8 @@ class ColumnType:
     delimiter: bytes = b","
     """What stands between an array's elements (`;` for box)."""
     is_enum: bool = False
+    operators: str = BUILT_IN
+    """The schema of its own `=`, `<` and `>`."""
 
     @property
     def form(self) -> Form:

@@ -17,6 +17,7 @@ from cdc.event_shape import judged_shape
 from cdc.related.mapping import tables_of
 from cdc.source.connection import Source
 from cdc.source.publication import find_publication
+from cdc.source.relations import expect_comparable
 from cdc.source.tables import describe_tables
 from cdc.stopping import Stop
 from cdc.wording import counted, size
@@ -71,6 +72,7 @@ def event_findings(
             mapping, document = shape
             for member in mapping.tables.values():
                 check_own_log(member, published)
+            expect_comparable(source, mapping)
         except StatecastError as error:
             yield Finding("error", thing, str(error).removeprefix(f"{thing}: "), error.remedy)
             continue

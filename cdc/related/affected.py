@@ -12,6 +12,7 @@ from cdc.snapshot.subject import Subject
 from cdc.source import nesting
 from cdc.source.connection import Source
 from cdc.source.nesting import Touched
+from cdc.source.relations import fitting
 from transforms import copy_text
 
 MOST_PARENTS: Final = 1_000
@@ -26,6 +27,11 @@ class Affected:
         as_bytes = (value.encode() if isinstance(value, str) else value for value in values)
         self._subject = subject
         self._touched = Touched(subject.mapping.ways[related], tuple(sorted(as_bytes)))
+
+    def leave_unfitting(self, source: Source) -> None:
+        """Leave out the values that no row can have any more; see `fitting`."""
+        values = fitting(source, nesting.touched_types(self._touched.way), self._touched.values)
+        self._touched = Touched(self._touched.way, tuple(sorted(values)))
 
     def count(self, source: Source) -> int:
         """How many there are about: one counts as often as values, or rows between, lead to it."""

@@ -48,6 +48,8 @@ class FanOutInHand:
         self._waiting = waiting
         self._chunk_bytes = chunk_bytes
         self._affected = Affected(subject, run.related or "", run.values)
+        self._after = run.after
+        """The key of the last row that is published, also where that may be stored nowhere."""
         self._keys: deque[tuple[bytes, tuple[str, ...]]] = deque()
         """Found and not published: each as the event's key, and as Postgres' text."""
         self._found_all = False
@@ -62,9 +64,10 @@ class FanOutInHand:
     def work(self, chunks: Chunks) -> None:
         """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
         if self._estimated is None:
+            self._affected.leave_unfitting(chunks.source)
             self._estimated = self.run.rows + self._affected.count(chunks.source)
         if not self._keys and not self._found_all:
-            found = self._affected.behind(chunks.source, self.run.after, FOUND_AT_ONCE)
+            found = self._affected.behind(chunks.source, self._after, FOUND_AT_ONCE)
             self._found_all = len(found) < FOUND_AT_ONCE
             self._keys.extend(found)
         if self._keys:
@@ -89,7 +92,9 @@ class FanOutInHand:
                 self._translator.read_again(self.run.event, incomplete)
             done = self.run.rows + len(chosen)
             share = min(MOST_SHARE, done / max(self._estimated or 0, done, 1))
-            self.run = self.run.advanced(after=chosen[-1][1], rows=done, scanned=done, share=share)
+            self._after = chosen[-1][1]
+            after = None if self.subject.key_is_masked else self._after
+            self.run = self.run.advanced(after=after, rows=done, scanned=done, share=share)
             self._translator.note(self.run.event, self.run.id, self.run.to_json())
 
         unseen = chunks.publish(self.subject, window, rows, b"reread", self.run.to, finish)

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cdc.catalog import Column, ColumnUnfit, KeyUnfit, Table, TableUnfit, check_followed, check_identity
+from cdc.catalog import (
+    Column,
+    ColumnUnfit,
+    IdentityMissing,
+    KeyUnfit,
+    Table,
+    TableUnfit,
+    check_followed,
+    check_identity,
+)
 from cdc.config import EventConfig
 from cdc.event_mapping import EventMapping, MappedField, map_event
 from cdc.related.configuration import EMBED, EmbedConfig
@@ -158,7 +167,7 @@ def _map(
                 f" {parent.type.pg_type}, which cannot be compared"
             )
             raise ColumnUnfit(f"{where}.on: {told}", [column.name], [way])
-    check_identity(table)
+    _expect_identity(table, own)
     _expect_relation_told(f"{where}.on", table, own)
     order = _order(f"{where}.table", table)
     fields = tuple(
@@ -186,6 +195,17 @@ def _order(where: str, table: Table) -> tuple[Column, ...]:
     return tuple(by_name[name] for name in names)
 
 
+def _expect_identity(table: Table, own: Sequence[Column]) -> None:
+    """Raise IdentityMissing with what gives the table an identity that holds these columns."""
+    try:
+        check_identity(table)
+    except IdentityMissing as error:
+        lacking = [table.name] if table.kind != "p" else table.leaves_without_identity
+        raise IdentityMissing(
+            str(error), remedy="\n".join(identity_remedy(table, leaf, own) for leaf in lacking)
+        ) from None
+
+
 def _expect_relation_told(where: str, table: Table, own: Sequence[Column]) -> None:
     """Raise RelationUntold where a delete in the log, or an update that moves a row, would not tell these columns."""
     needed = {column.name for column in own}
@@ -209,6 +229,8 @@ def identity_remedy(table: Table, name: TableName, own: Sequence[Column]) -> str
     by_name = {column.name: column for column in table.columns}
     kept = table.leaf_identities.get(name, table.identity_columns)
     rest = [column for column in table.primary_key if column in kept] + sorted(kept - {*table.primary_key})
+    if not kept and {column.name for column in own} <= {*table.primary_key}:
+        return f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"
     names = list(dict.fromkeys([*(column.name for column in own), *rest, *table.primary_key]))
     if not table.primary_key or not all(by_name[each].not_null for each in names):
         return f"ALTER TABLE {name} REPLICA IDENTITY FULL;"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 
+from cdc.errors import ValueRefused
 from cdc.related.affected import Found, find
 from cdc.related.touching import event_of, waiting_name
 from cdc.rereads import Taken
@@ -14,9 +15,12 @@ from cdc.snapshot.chunks import Chunks
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import Waiting
-from cdc.source.chunk import ChunkQuery
+from cdc.source.chunk import ChunkQuery, ChunkRows
 from cdc.source.connection import Source
+from cdc.source.nesting import touched_types
+from cdc.source.relations import fitting
 from cdc.translation import Translator
+from transforms.row import EncodedRow, source_key
 
 IDLE_SECONDS = 60.0
 """So long the connection is kept without work."""
@@ -69,7 +73,7 @@ class Rereader:
         while True:
             window = chunks.open(subject.event, reading.take)
             began = time.monotonic()
-            rows = chunks.read(subject, lambda: reading.choose(chunks.source), self._budget_bytes)
+            rows = self._read(chunks, subject, reading)
             seconds = time.monotonic() - began
             limit = sizing.next_keys(limit, rows.scanned, rows.size_bytes, seconds, self._budget_bytes)
             unread = frozenset() if rows.exhausted else reading.keys.difference(row[0] for row in rows.rows)
@@ -78,6 +82,17 @@ class Rereader:
                 break
             chunks.wait_until_seen(unseen, self._waiting)
         self._limits[subject.event] = limit
+
+    def _read(self, chunks: Chunks, subject: Subject, reading: _Reading) -> ChunkRows[EncodedRow]:
+        def read() -> ChunkRows[EncodedRow]:
+            return chunks.read(subject, lambda: reading.choose(chunks.source), self._budget_bytes)
+
+        try:
+            return read()
+        except ValueRefused:
+            if not reading.leave_unfitting(chunks.source):
+                raise
+            return read()
 
 
 class _Reading:
@@ -91,6 +106,8 @@ class _Reading:
         self._related = {waiting_name(subject.event, related): related for related in subject.mapping.ways}
         """Under which name an embed's values wait -> its path."""
         self._taken: dict[str, Taken] = {}
+        self._asked: dict[str, Set[bytes]] = {}
+        """What is looked for of each."""
         self._found = Found()
         self.keys: frozenset[bytes] = frozenset()
         """Of the rows to read."""
@@ -101,13 +118,27 @@ class _Reading:
             names = (self._subject.event, *self._related)
             found = {name: self._translator.rereads.take(name, self._limit) for name in names}
             self._taken = {name: taken for name, taken in found.items() if taken is not None}
+            self._asked = {name: taken.keys for name, taken in self._taken.items()}
+
+    def leave_unfitting(self, source: Source) -> bool:
+        """Look no more for what no row can have any more (see `fitting`); returns whether there is such."""
+        asked = {name: self._fitting(source, name, keys) for name, keys in self._asked.items()}
+        found, self._asked = asked != self._asked, asked
+        return found
+
+    def _fitting(self, source: Source, name: str, keys: Set[bytes]) -> Set[bytes]:
+        mapping = self._subject.mapping
+        if name in self._related:
+            return fitting(source, touched_types(mapping.ways[self._related[name]]), keys)
+        by_source = {source_key(key): key for key in keys}
+        types = [(field.name, field.column.type.base_type) for field in mapping.key_fields]
+        return frozenset(by_source[key] for key in fitting(source, types, by_source.keys()))
 
     def choose(self, source: Source) -> ChunkQuery:
         """In the transaction that reads: find the rows."""
-        touched = {self._related[name]: taken.keys for name, taken in self._taken.items() if name in self._related}
+        touched = {self._related[name]: keys for name, keys in self._asked.items() if name in self._related}
         self._found = find(source, self._subject, touched, self._limit)
-        own = self._taken.get(self._subject.event)
-        self.keys = (own.keys if own else frozenset()) | self._found.keys
+        self.keys = frozenset(self._asked.get(self._subject.event, ())) | self._found.keys
         return self._subject.query(keys=self.keys)
 
     def finishing(self, unread: Set[bytes]) -> Callable[[frozenset[bytes]], None]:
@@ -124,9 +155,9 @@ class _Reading:
             left = found.left.get(related, frozenset())
             fan_out = found.fan_outs.get(related, frozenset())
             if not found.keys.isdisjoint(incomplete):
-                left, fan_out = taken.keys, frozenset()
+                left, fan_out = self._asked[name], frozenset()
             elif not found.keys.isdisjoint(unread):  # they are too large to be read at once
-                fan_out = taken.keys - left
+                fan_out = self._asked[name] - left
             if fan_out:
                 run = Run.fan_out(event, related, [value.decode() for value in fan_out])
                 self._translator.builder.note(run.id, run.to_json())

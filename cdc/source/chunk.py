@@ -14,6 +14,7 @@ from psycopg import pq, sql
 from cdc.catalog import Column
 from cdc.related.mapping import EmbedMapping
 from cdc.snapshot.visibility import Snapshot
+from cdc.source.comparing import bound, comparable
 from cdc.source.connection import Source, translated_errors
 from cdc.source.nesting import ROOT, nested_value
 from cdc.source.transactions import current_snapshot
@@ -205,29 +206,13 @@ def _alias(embed: EmbedMapping) -> sql.Identifier:
 
 
 def _order(query: ChunkQuery) -> sql.Composed:
-    return sql.SQL(", ").join(map(_comparable, query.key))
+    return sql.SQL(", ").join(map(comparable, query.key))
 
 
 def _bounds(query: ChunkQuery) -> sql.Composable:
     bounds = [
-        sql.SQL("({}) {} ({})").format(_order(query), sql.SQL(operator), _key_literal(query.key, bound))
-        for operator, bound in ((">", query.after), ("<=", query.until))
-        if bound is not None
+        bound(query.key, operator, values)
+        for operator, values in ((">", query.after), ("<=", query.until))
+        if values is not None
     ]
     return sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("")
-
-
-def _comparable(column: Column) -> sql.Composable:
-    """A key column in its base type: a domain over an enum has no operators of its own."""
-    name = sql.Identifier(column.name)
-    if column.type.pg_type == column.type.base_type:
-        return name
-    return sql.SQL("{}::{}").format(name, sql.SQL(column.type.base_type))
-
-
-def _key_literal(key: tuple[Column, ...], values: tuple[str, ...]) -> sql.Composed:
-    """A key in its columns' types; a type's name is the catalog's own, and already quoted."""
-    return sql.SQL(", ").join(
-        sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.type.base_type))
-        for column, text in zip(key, values, strict=True)
-    )

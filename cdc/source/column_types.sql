@@ -4,7 +4,14 @@ SELECT format_type(asked.type, asked.modifier) AS pg_type,
        base.type::bigint AS base_oid,
        coalesce(element.type, 0)::bigint AS element_oid,
        coalesce(element.delimiter, ',') AS delimiter,
-       EXISTS (SELECT FROM pg_type t WHERE t.oid = base.type AND t.typtype = 'e') AS is_enum
+       EXISTS (SELECT FROM pg_type t WHERE t.oid = base.type AND t.typtype = 'e') AS is_enum,
+       coalesce((SELECT n.nspname FROM pg_opclass c
+                 JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+                 JOIN pg_amop a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3  -- equality
+                               AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+                 JOIN pg_operator o ON o.oid = a.amopopr AND o.oprname = '='
+                 JOIN pg_namespace n ON n.oid = o.oprnamespace
+                 WHERE c.opcdefault AND c.opcintype = base.type), 'pg_catalog') AS operators
 FROM unnest(%(types)s::oid[], %(modifiers)s::int[]) WITH ORDINALITY AS asked (type, modifier, place)
 CROSS JOIN LATERAL (
     WITH RECURSIVE up (type, modifier) AS (

@@ -76,7 +76,16 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise source_error(error.sqlstate, str(error)) from error
+        raise source_error(error.sqlstate, _said(error)) from error
+
+
+def _said(error: psycopg.Error) -> str:
+    """What a server said, without the part of the statement that it repeats, which may hold values."""
+    diag = error.diag
+    if diag.message_primary is None:
+        return str(error)
+    others = (("DETAIL", diag.message_detail), ("HINT", diag.message_hint))
+    return "\n".join([diag.message_primary, *(f"{name}: {text}" for name, text in others if text)])
 
 
 class Source:

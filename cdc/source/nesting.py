@@ -10,6 +10,7 @@ from psycopg import sql
 
 from cdc.catalog import Column, Table
 from cdc.related.mapping import EmbedMapping
+from cdc.source.comparing import bound, comparable, equal, read_as
 from cdc.source.connection import Source, translated_errors
 from transforms import copy_text
 
@@ -45,7 +46,7 @@ def nested_value(embed: EmbedMapping, around: str = ROOT) -> sql.Composed:
             [sql.SQL("array_to_json(ARRAY[{}])").format(texts), *(nested_value(inner, own) for inner in embed.nested)]
         )
     )
-    order = sql.SQL(", ").join(_comparable(own, column) for column in embed.order)
+    order = sql.SQL(", ").join(comparable(column, own) for column in embed.order)
     origin = sql.SQL("FROM {} WHERE {}").format(_table(embed.table, own), _related(embed, own, around))
     if embed.many:
         return sql.SQL("(SELECT coalesce(json_agg({} ORDER BY {}), '[]'::json) {})").format(row, order, origin)
@@ -62,7 +63,7 @@ def _text(table: str, column: Column) -> sql.Composed:
 
 def _related(embed: EmbedMapping, own: str, around: str) -> sql.Composed:
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(own, mine.name), sql.Identifier(around, theirs.name))
+        equal(mine, sql.Identifier(own, mine.name), theirs, sql.Identifier(around, theirs.name))
         for mine, theirs in embed.on
     )
 
@@ -70,14 +71,6 @@ def _related(embed: EmbedMapping, own: str, around: str) -> sql.Composed:
 def _table(table: Table, alias: str) -> sql.Composed:
     only = sql.SQL("" if table.kind == "p" else "ONLY ")
     return sql.SQL("{}{} AS {}").format(only, sql.Identifier(table.name.schema, table.name.name), sql.Identifier(alias))
-
-
-def _comparable(table: str, column: Column) -> sql.Composable:
-    """See `cdc.source.chunk`."""
-    name = sql.Identifier(table, column.name)
-    if column.type.pg_type == column.type.base_type:
-        return name
-    return sql.SQL("{}::{}").format(name, sql.SQL(column.type.base_type))
 
 
 # --- the rows that they belong to -------------------------------------------------------------------------------------
@@ -104,20 +97,16 @@ def parents_behind(
     limit: int,
 ) -> list[bytes]:
     """The same in the order of the key, each once, behind the key `after`."""
-    names = sql.SQL(", ").join(_comparable(ROOT, column) for column in key)
-    bound: sql.Composable = sql.SQL("")
+    names = sql.SQL(", ").join(comparable(column, ROOT) for column in key)
+    beginning: sql.Composable = sql.SQL("")
     if after is not None:
-        values = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.type.base_type))
-            for column, text in zip(key, after, strict=True)
-        )
-        bound = sql.SQL("WHERE ({}) > ({})").format(names, values)
+        beginning = sql.SQL("WHERE {}").format(bound(key, ">", after, ROOT))
     statement = sql.SQL("SELECT DISTINCT {} FROM {} JOIN {} ON {} {} ORDER BY {} LIMIT {}").format(
         names,
         _rows_around(table, touched.way),
         _touched(touched),
         _meets(touched.way),
-        bound,
+        beginning,
         names,
         sql.Literal(limit),
     )
@@ -153,13 +142,17 @@ def _steps(way: Sequence[EmbedMapping]) -> Iterator[tuple[EmbedMapping, str]]:
         around = f"level_{level}"
 
 
+def touched_types(way: Sequence[EmbedMapping]) -> list[tuple[str, str]]:
+    """The names in which values of changed rows are written, and the types that they are read as."""
+    return [(own.name, read_as(own, theirs)) for own, theirs in way[-1].on]
+
+
 def _touched(touched: Touched) -> sql.Composed:
     """The values as rows; Postgres reads their JSON back as it reads a row's in a replica."""
-    columns = [own for own, _ in touched.way[-1].on]
     shape = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.base_type)) for column in columns
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_)) for name, type_ in touched_types(touched.way)
     )
-    names = sql.SQL(", ").join(sql.Identifier(f"value_{place}") for place in range(len(columns)))
+    names = sql.SQL(", ").join(sql.Identifier(f"value_{place}") for place in range(len(touched.way[-1].on)))
     values = sql.Literal(f"[{b','.join(touched.values).decode()}]")
     return sql.SQL("ROWS FROM (json_to_recordset({}) AS ({})) WITH ORDINALITY AS touched ({}, place)").format(
         values, shape, names
@@ -169,8 +162,8 @@ def _touched(touched: Touched) -> sql.Composed:
 def _meets(way: Sequence[EmbedMapping]) -> sql.Composed:
     around = ROOT if len(way) == 1 else f"level_{len(way) - 1}"
     return sql.SQL(" AND ").join(
-        sql.SQL("touched.{} = {}").format(sql.Identifier(f"value_{place}"), sql.Identifier(around, theirs.name))
-        for place, (_, theirs) in enumerate(way[-1].on)
+        equal(mine, sql.Identifier("touched", f"value_{place}"), theirs, sql.Identifier(around, theirs.name))
+        for place, (mine, theirs) in enumerate(way[-1].on)
     )
 
 

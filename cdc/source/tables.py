@@ -91,8 +91,8 @@ def column_types(source: Source, pairs: Sequence[tuple[int, int]]) -> list[Colum
     """Types by OID and modifier. One that is gone from today's catalog is taken as text."""
     parameters = {"types": [oid for oid, _ in pairs], "modifiers": [modifier for _, modifier in pairs]}
     return [
-        ColumnType(pg_type, base_type, base_oid, element_oid, delimiter.encode(), is_enum)
-        for pg_type, base_type, base_oid, element_oid, delimiter, is_enum in source.query(_COLUMN_TYPES, parameters)
+        ColumnType(pg_type, base_type, base_oid, element_oid, delimiter.encode(), *others)
+        for pg_type, base_type, base_oid, element_oid, delimiter, *others in source.query(_COLUMN_TYPES, parameters)
     ]
 
 

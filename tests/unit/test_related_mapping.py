@@ -99,7 +99,10 @@ def test_an_event_is_made_of_all_its_tables_and_columns() -> None:
         "lines.line": 2, "lines.sku": 3,
     }  # fmt: skip
     assert mapping.replaced_columns({"lines.sku": 9}) == ["lines.sku"]
-    assert mapping.other_relations({"lines": [3, True, [[1, 1]]], "customer": [7, False, [[1, 2]]]}) == ["customer"]
+    assert mapping.relations == {"customer": [2, False, [[1, 2]], [1]], "lines": [3, True, [[1, 1]], [1, 2]]}
+    before = {"lines": [3, True, [[1, 1]], [2, 1]], "customer": [7, False, [[1, 2]], [1]]}
+    assert mapping.other_relations(before) == ["customer", "lines"]
+    assert mapping.other_relations(before | {"lines": mapping.relations["lines"]}) == ["customer"]
     assert [each.name for each in mapping.read_by_table[ORDERS]] == ["id", "status", "customer_id", "id"]
 
 
@@ -160,6 +163,20 @@ INDEXED = (
 def test_the_remedy_for_an_identity_is_an_index_or_else_all_columns(changes: Any, remedy: str) -> None:
     with pytest.raises(RelationUntold) as refusal:
         map_whole(event(LINE), with_lines(**changes))
+    assert refusal.value.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({}, "ALTER TABLE public.order_lines REPLICA IDENTITY DEFAULT;"),
+        ({"primary_key": ("line",)}, INDEXED),
+        ({"primary_key": ()}, "ALTER TABLE public.order_lines REPLICA IDENTITY FULL;"),
+    ],
+)
+def test_the_remedy_for_no_identity_is_one_that_tells_the_relation(changes: Any, remedy: str) -> None:
+    with pytest.raises(IdentityMissing) as refusal:
+        map_whole(event(LINE), with_lines(identity="n", identity_columns=frozenset(), **changes))
     assert refusal.value.remedy == remedy
 
 

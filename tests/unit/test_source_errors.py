@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.errors import AccessDenied, SourceBusy, SourceError, SourceRefused, SourceUnreachable, source_error
+from cdc.errors import (
+    AccessDenied,
+    SourceBusy,
+    SourceError,
+    SourceRefused,
+    SourceUnreachable,
+    ValueRefused,
+    source_error,
+)
 
 FAILED = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
 
@@ -33,3 +41,16 @@ FAILED = 'connection failed: connection to server at "10.0.0.1", port 5432 faile
 )
 def test_an_error_is_of_the_kind_that_helps(sqlstate: str | None, message: str, expected: type[SourceError]) -> None:
     assert type(source_error(sqlstate, message)) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ('invalid input value for enum public.mood: "PLANTED"', "invalid input value for enum public.mood: ..."),
+        ('value "PLANTED "" x" is out of range for type smallint', "value ... is out of range for type smallint"),
+    ],
+)
+def test_a_value_that_a_type_does_not_take_is_not_repeated(message: str, shown: str) -> None:
+    error = source_error("22P02", message)
+    assert isinstance(error, ValueRefused)
+    assert str(error) == f"{shown} (SQLSTATE 22P02)"
