@@ -11,17 +11,17 @@ from typing import Final
 from cdc.related.affected import Affected
 from cdc.snapshot import sizing
 from cdc.snapshot.chunks import Chunks
-from cdc.snapshot.in_hand import MOST_SHARE
 from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import Waiting
+from cdc.snapshot.work_in_hand import MOST_SHARE, WorkInHand
 from cdc.translation import Translator
 
 FOUND_AT_ONCE: Final = 20_000
 """Keys: finding them again costs as much as there are rows, however far it is behind the first ones."""
 
 
-class FanOutInHand:
+class FanOutInHand(WorkInHand):
     """What one thread at a time works on; each call of `work` is for a chunk."""
 
     def __init__(
@@ -34,46 +34,39 @@ class FanOutInHand:
         chunk_bytes: int,
     ) -> None:
         """`run` has begun."""
-        self.run = run
-        """As far as it is published."""
-        self.subject = subject
-        self.threads = 0
-        """How many work on it; kept by whoever hands out the work."""
-        self.served = 0
-        """When it was given a thread last, in turns; kept by the same."""
-        self.held_by = held_by
-        """What must be over before another chunk is begun, in words."""
-        self.may_end = self.is_complete = False
-        self._translator = translator
-        self._waiting = waiting
-        self._chunk_bytes = chunk_bytes
+        super().__init__(run, subject, translator, waiting, held_by, chunk_bytes)
         self._affected = Affected(subject, run.related or "", run.values)
         self._after = run.after
         """The key of the last row that is published, also where that may be stored nowhere."""
         self._keys: deque[tuple[bytes, tuple[str, ...]]] = deque()
         """Found and not published: each as the event's key, and as Postgres' text."""
         self._found_all = False
-        self._limit = sizing.FIRST_ROWS
         self._estimated: int | None = None
 
     @property
     def wants_threads(self) -> bool:
-        """Whether a thread would find work: chunks come one after the other anyway."""
+        """For one: chunks come one after the other anyway."""
         return self.threads == 0 and not self.is_complete and self.held_by() is None
 
+    @property
+    def is_complete(self) -> bool:
+        return self._found_all and not self._keys
+
+    @property
+    def may_end(self) -> bool:
+        """Its last note waits for rows that were to be read again (`Translator.note`)."""
+        return self.is_complete
+
     def work(self, chunks: Chunks) -> None:
-        """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
         if self._estimated is None:
             self._affected.leave_unfitting(chunks.source)
             self._estimated = self.run.rows + self._affected.count(chunks.source)
         if not self._keys and not self._found_all:
             found = self._affected.behind(chunks.source, self._after, FOUND_AT_ONCE)
+            self._keys.extend(found)  # first: with neither keys nor more to be found it would pass for complete
             self._found_all = len(found) < FOUND_AT_ONCE
-            self._keys.extend(found)
         if self._keys:
             self._publish_next(chunks)
-        if self._found_all and not self._keys:
-            self.may_end = self.is_complete = True
 
     def _publish_next(self, chunks: Chunks) -> None:
         chosen = list(islice(self._keys, self._limit))

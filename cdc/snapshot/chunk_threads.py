@@ -5,16 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeAlias
 
 from cdc.errors import SourceError
-from cdc.related.fan_out import FanOutInHand
 from cdc.snapshot.chunks import Chunks
-from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.waiting import Waiting
+from cdc.snapshot.work_in_hand import WorkInHand
 from cdc.source.connection import Source
-
-AnyRunInHand: TypeAlias = RunInHand | FanOutInHand
 
 
 class ChunkThreads:
@@ -35,7 +31,7 @@ class ChunkThreads:
         self._waiting = waiting
         self._on_complete = on_complete
         self.paused = False
-        self._runs: list[AnyRunInHand] = []
+        self._runs: list[WorkInHand] = []
         self._sources: set[Source] = set()
         self._turn = 0
         """How often a run was given a thread."""
@@ -43,7 +39,7 @@ class ChunkThreads:
         """Guards runs and sources; notified when there may be work, or none any more."""
 
     @property
-    def runs(self) -> list[AnyRunInHand]:
+    def runs(self) -> list[WorkInHand]:
         """The runs in hand, the oldest first."""
         with self._changed:
             return list(self._runs)
@@ -54,13 +50,13 @@ class ChunkThreads:
             self.paused = paused
             self._changed.notify_all()
 
-    def add(self, run: AnyRunInHand) -> None:
+    def add(self, run: WorkInHand) -> None:
         """Have a run worked on."""
         with self._changed:
             self._runs.append(run)
             self._changed.notify_all()
 
-    def remove(self, run: AnyRunInHand) -> None:
+    def remove(self, run: WorkInHand) -> None:
         """A run has ended."""
         with self._changed:
             self._runs.remove(run)
@@ -97,7 +93,7 @@ class ChunkThreads:
                     if source is also or source in self._sources:
                         source.abandon()
 
-    def _next(self, *, wait: bool) -> AnyRunInHand | None:
+    def _next(self, *, wait: bool) -> WorkInHand | None:
         """The run that has the fewest threads of those that want one, and was given one least lately.
 
         None: there is none, or the session ends.
@@ -115,7 +111,7 @@ class ChunkThreads:
                 self._changed.wait()
         return None
 
-    def _leave(self, run: AnyRunInHand) -> None:
+    def _leave(self, run: WorkInHand) -> None:
         with self._changed:
             run.threads -= 1
             self._changed.notify_all()  # it may want more threads now

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from cdc.snapshot import sizing
 from cdc.snapshot.chunks import Chunks
@@ -14,16 +13,14 @@ from cdc.snapshot.run import Run
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.visibility import Window
 from cdc.snapshot.waiting import Waiting
+from cdc.snapshot.work_in_hand import MOST_SHARE, WorkInHand
 from cdc.source.chunk import ChunkQuery, ChunkRows
 from cdc.translation import Translator
 from transforms.position import LSN
 from transforms.row import Absent, EncodedRow
 
-MOST_SHARE: Final = 0.99
-"""Of a run that is not over: what it is a share of is an estimate, which a growing table exceeds."""
 
-
-class RunInHand:
+class RunInHand(WorkInHand):
     """What the threads share that work on one run; each calls `work` for a chunk."""
 
     def __init__(
@@ -36,19 +33,7 @@ class RunInHand:
         chunk_bytes: int,
     ) -> None:
         """`run` has begun."""
-        self.run = run
-        """As far as it is published."""
-        self.subject = subject
-        self.threads = 0
-        """How many work on it; kept by whoever hands out the work."""
-        self.served = 0
-        """When it was given a thread last, in turns; kept by the same."""
-        self.held_by = held_by
-        """What must be over before another chunk is begun, in words."""
-        self._translator = translator
-        self._waiting = waiting
-        self._chunk_bytes = chunk_bytes
-        self._limit = sizing.FIRST_ROWS
+        super().__init__(run, subject, translator, waiting, held_by, chunk_bytes)
         self._publishable = sizing.MOST_ROWS
         """How many rows of this table are published in time."""
         self._turn = threading.Lock()
@@ -63,21 +48,18 @@ class RunInHand:
 
     @property
     def wants_threads(self) -> bool:
-        """Whether another thread would find work: always the first one, and more where there is more than a chunk."""
+        """Always for the first one, and for more where there is more than a chunk."""
         return not self._exhausted and (self.threads == 0 or self._read > 0) and self.held_by() is None
 
     @property
     def is_complete(self) -> bool:
-        """Whether every chunk is published."""
         return self._exhausted and self._published == self._read
 
     @property
     def may_end(self) -> bool:
-        """Whether every row is published, those too that left a chunk and were to be read again."""
         return self.is_complete and self._translator.rereads.are_behind(self.run.event, self._published_to)
 
     def work(self, chunks: Chunks) -> None:
-        """Read and publish the next chunk, if there is one. Raises SourceError and Stopped."""
         event = self.subject.event
         window = chunks.open(event)
         if (read := self._read_next(chunks)) is None:

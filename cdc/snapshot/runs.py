@@ -12,13 +12,14 @@ from cdc.control import Control
 from cdc.counters import Counters
 from cdc.related.fan_out import FanOutInHand
 from cdc.snapshot.choosing import only_where
-from cdc.snapshot.chunk_threads import AnyRunInHand, ChunkThreads
+from cdc.snapshot.chunk_threads import ChunkThreads
 from cdc.snapshot.in_hand import RunInHand
 from cdc.snapshot.marks import Marks
 from cdc.snapshot.run import Run, coalesced
 from cdc.snapshot.sizing import share_bytes
 from cdc.snapshot.subject import Subject
 from cdc.snapshot.waiting import PATIENCE_SECONDS, Waiting
+from cdc.snapshot.work_in_hand import WorkInHand
 from cdc.source.connection import Source
 from cdc.source.transactions import writers
 from cdc.translation import Translator
@@ -203,7 +204,7 @@ class Runs:
         kind = FanOutInHand if run.is_fan_out else RunInHand
         self._threads.add(kind(run, subject, self._translator, self._waiting, held_by, chunk_bytes))
 
-    def _end(self, in_hand: AnyRunInHand) -> None:
+    def _end(self, in_hand: WorkInHand) -> None:
         run = in_hand.run.advanced(state="done", share=1.0, values=(), finished_at=time.time())
         run = self._publish_mark(run, wire.RUN_END, in_hand.subject)
         self._ended.add(run.id)

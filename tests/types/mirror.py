@@ -198,8 +198,11 @@ class Mirror:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the replica has all that is committed now: one stream keeps all tables' common order."""
-        number = next(self._fences)
+        """Wait until the replica has all that is committed now: one stream keeps all tables' common order.
+
+        Rows that are read again come behind what was committed after them, and hold `published` back until then.
+        """
+        number, position = next(self._fences), self.pipeline.flush_position()
         self.source.execute("INSERT INTO fence VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET n = excluded.n", [number])
 
         def passed() -> bool:
@@ -207,6 +210,8 @@ class Mirror:
             return there and self.target.execute("SELECT n FROM replica.fence").fetchone() == (number,)
 
         self._wait(f"fence {number} in the replica", passed)
+        self._wait(f"{position} to be published", lambda: self.pipeline.published >= position)
+        self.pipeline.wait_applied(self.pipeline.environment["TARGET_DSN"], SINK)
 
     def _wait(self, what: str, condition: Any) -> None:
         def over() -> bool:
