@@ -1,15 +1,16 @@
 """A connection to Redis on which entries are appended in guarded transactions: commands out, answers in.
 
-What is sent for the entries of some streams is, in this order: a look at where each stream ends; one transaction with,
-for each stream, the guard, its XADDs, and the guard again; another look. A quiet one has Redis keep the answers to the
-transaction to itself: the two looks tell what it came to.
+What is sent for the entries of some streams is, in this order: a look at where each stream ends; for each stream its
+entries in pieces, each a transaction of the guard, XADDs, and the guard again; another look. When it is to be quiet,
+Redis keeps the answers to the transactions to itself: the two looks tell what they came to.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -23,13 +24,17 @@ from transforms.position import LSN, Position
 
 log = logging.getLogger(__name__)
 
-_GUARD = resources.files("cdc").joinpath("append.lua").read_text()
+_GUARD = re.sub(r"(?m)^ *--.*\n", "", resources.files("cdc").joinpath("append.lua").read_text())
+"""Without its comments, for it is sent with every transaction."""
 _STORE = resources.files("cdc").joinpath("store.lua").read_text()
 WENT_BACK = "WENTBACK"
 _QUIET, _NOT_QUIET = append.command(b"CLIENT", b"REPLY", b"OFF"), append.command(b"CLIENT", b"REPLY", b"ON")
 _MULTI, _EXEC = append.command(b"MULTI"), append.command(b"EXEC")
 _LOAD = append.command(b"SCRIPT", b"LOAD", _GUARD.encode())
 """Part of every transaction: a guard that Redis has forgotten (SCRIPT FLUSH) would let its XADDs through unguarded."""
+PIECE_ENTRIES = 100
+"""How many entries go into one transaction at most. Redis keeps the words of a transaction, each in memory of its own,
+until its end: those of a large one fall out of the processor's caches, and a guard costs as much as ten entries."""
 
 
 class Seen(NamedTuple):
@@ -88,12 +93,15 @@ class AppendLink:
         if not streams:
             return []
         looks = [self._guard(stream, b"look") for stream in streams]
-        commands = [*looks, *([_QUIET] if quiet else []), _MULTI, _LOAD]
+        commands = [*looks, *([_QUIET] if quiet else [])]
         for stream, entries in streams.items():
-            commands.append(self._guard(stream, b"open", str(known[stream]).encode()))
-            commands += entries.items
-            commands.append(self._guard(stream, b"close"))
-        return [*commands, _EXEC, *([_NOT_QUIET] if quiet else []), *looks]
+            behind, close = known[stream], self._guard(stream, b"close")
+            for piece in _pieces(entries.items):
+                commands += (_MULTI, _LOAD, self._guard(stream, b"open", str(behind).encode()))
+                commands += piece
+                commands += (close, _EXEC)
+                behind = max(behind, append.last_id(piece))
+        return [*commands, *([_NOT_QUIET] if quiet else []), *looks]
 
     def storing(self, before: LSN, batch: Batch, last_ids: Mapping[str, Position]) -> list[bytes]:
         """The command that stores a batch's position, notes and parked rows; see `store.lua` and `stored`.
@@ -120,18 +128,23 @@ class AppendLink:
         refusals: list[Exception] = []
         if streams and quiet:
             self._connection.read_response()  # to the command that ends the quiet
-        elif streams:
-            for _ in range(2 + sum(entries.count + 2 for entries in streams.values())):
-                self._connection.read_response()  # "queued", or why not
-            answers = self._connection.read_response()
-            errors = [one for one in answers if isinstance(one, Exception)]
-            refusals = [one for one in errors if "equal or smaller" not in str(one)]  # those are there already
-            at = 1  # behind the answer to _LOAD; what a guard has seen is of the very moment
+        else:
             for index, entries in enumerate(streams.values()):
-                if not isinstance(answers[at], Exception):
-                    before[index] = _seen(answers[at])
-                at += entries.count + 2
+                for number, piece in enumerate(_pieces(entries.items)):
+                    seen, told = self._answers_to_piece(len(piece))
+                    refusals += told
+                    if number == 0 and seen is not None:
+                        before[index] = seen  # of the very moment
         return Answers(before, refusals, [self._look() for _ in streams])
+
+    def _answers_to_piece(self, count: int) -> tuple[Seen | None, list[Exception]]:
+        """What its guard has seen, and the refusals of entries but those that are there already."""
+        for _ in range(count + 4):
+            self._connection.read_response()  # "queued", or why not
+        _, seen, *answers = self._connection.read_response()
+        errors = [one for one in (seen, *answers) if isinstance(one, Exception)]
+        refusals = [one for one in errors if "equal or smaller" not in str(one)]
+        return None if isinstance(seen, Exception) else _seen(seen), refusals
 
     def stored(self) -> None:
         """Read the answer to `storing`; one that begins with WENT_BACK says that Redis has lost something."""
@@ -161,6 +174,12 @@ class AppendLink:
             except redis.ResponseError as error:
                 answers.append(error)
         return answers == [b"OK", token]
+
+
+def _pieces(items: list[bytes]) -> Iterator[list[bytes]]:
+    """The items of a stream, as many as go into one transaction."""
+    for at in range(0, len(items), PIECE_ENTRIES):
+        yield items[at : at + PIECE_ENTRIES]
 
 
 def _seen(answer: Any) -> Seen:

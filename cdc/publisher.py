@@ -1,11 +1,11 @@
 """The streams in Redis: entries appended in order, each exactly once, and the pipeline's position beside them.
 
-A batch is one transaction of Redis: plain XADDs, for a script that appends costs Redis twice as much, and around those
-of each stream the guard of `append.lua` (the wire is `append_link`). It is sent while the one before is still being
-appended, so that Redis never waits for the reader; that is safe because the guard knows the entry behind which a batch
-belongs, and lets nothing be appended behind any other: when a batch fails, the next one does nothing. Redis is told to
-keep its many answers to itself; how far each stream has come before and after tells what a batch came to, and when
-something was refused it is sent again to hear why.
+A batch is plain XADDs, for a script that appends costs Redis twice as much, in small transactions of Redis, and around
+those of each is the guard of `append.lua` (the wire is `append_link`). It is sent while the one before is still being
+appended, so that Redis never waits for the reader; that is safe because the guard knows the entry behind which a
+transaction belongs, and lets nothing be appended behind any other: when one fails, all that follow do nothing. Redis is
+told to keep its many answers to itself; how far each stream has come before and after tells what a batch came to, and
+when something was refused it is sent again to hear why.
 
 A batch's position is stored once its entries are known to be in, with the batch that follows, and only where they still
 are (`store.lua`). XADD refuses what is there already, for ids rise, so a batch whose answer was lost is simply sent

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import sinks.transport
-from cdc import append
+from cdc import append, append_link
 from cdc.batch import Batch, BatchBuilder
 from cdc.demo.servers import ValkeyServer
 from cdc.errors import TransportError, TransportFull, TransportRefused, TransportUnreachable
@@ -54,6 +54,13 @@ def client(server: ValkeyServer, request: pytest.FixtureRequest) -> Iterator[red
         if request.param == "loud":
             made.execute_command("ACL", "SETUSER", "default", "-client|reply")
         yield made
+
+
+@pytest.fixture(params=[1, 100], autouse=True)
+def piece_entries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many entries a transaction of Redis has: with one, every batch is several."""
+    monkeypatch.setattr(append_link, "PIECE_ENTRIES", request.param)
+    return cast(int, request.param)
 
 
 @pytest.fixture
@@ -117,6 +124,32 @@ def test_behind_a_batch_that_failed_the_next_one_appends_nothing(client: redis.R
         publisher.advance()
     assert ids(client) == ["10-1000000"]
     assert published(client) == str(LSN(11))
+
+
+def test_of_a_batch_that_fails_midway_nothing_is_behind_the_gap(
+    client: redis.Redis, publisher: Publisher, piece_entries: int
+) -> None:
+    publisher.send(batch(5))
+    while not publisher.idle:
+        publisher.advance()
+    lsns, room = range(10, 910), 1_200_000
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + room)
+    publisher.send(batch(*lsns, state=b'"' + b"x" * 2000 + b'"'))
+    with pytest.raises(TransportFull):
+        publisher.advance()
+    publisher.close()
+    found = ids(client)
+    assert found == [f"{lsn}-1000000" for lsn in (5, *lsns)][: len(found)]
+    assert len(found) - 1 in range(1, 900)
+    assert (len(found) - 1) % piece_entries == 0
+    client.config_set("maxmemory", 0)
+    again = Publisher(client, KEYS, 1, {"customer": Position.parse(found[-1])}, published=LSN(6))
+    again.send(batch(*lsns))
+    while not again.idle:
+        again.advance()
+    again.close()
+    assert ids(client) == [f"{lsn}-1000000" for lsn in (5, *lsns)]
+    assert again.skipped == len(found) - 1
 
 
 def test_a_stream_that_lost_its_end_is_not_appended_to(client: redis.Redis) -> None:
