@@ -17,8 +17,9 @@ _REFUSED_AT_THE_DOOR: Final = re.compile(
 )
 """What a server says to those it knows and does not let in. libpq passes on no SQLSTATE of a failed connection."""
 
-
-_VALUES: Final = re.compile('".*"')
+_QUOTE: Final = "[\"'`\u00ab\u00bb\u2018-\u201f\u2039\u203a\u300c-\u300f]"
+"""Of any language that a server may speak (lc_messages)."""
+_VALUES: Final = re.compile(f"{_QUOTE}.*{_QUOTE}")
 _FULL_TEXTS = ("max_wal_senders", "too many clients", "connection slots are reserved")
 _FULL_REMEDY = "Raise max_wal_senders or max_connections at the source, restart it; or end clients that nobody needs."
 

@@ -47,6 +47,15 @@ def test_an_error_is_of_the_kind_that_helps(sqlstate: str | None, message: str, 
     ("message", "shown"),
     [
         ('invalid input value for enum public.mood: "PLANTED"', "invalid input value for enum public.mood: ..."),
+        ('invalid input syntax for type integer: "PLANTED\nPLANTED"', "invalid input syntax for type integer: ..."),
+        (
+            "ungültige Eingabesyntax für Typ integer: \u201ePLANTED\u201c",
+            "ungültige Eingabesyntax für Typ integer: ...",
+        ),
+        (
+            "syntaxe en entrée invalide pour le type integer : « PLANTED »",
+            "syntaxe en entrée invalide pour le type integer : ...",
+        ),
         ('value "PLANTED "" x" is out of range for type smallint', "value ... is out of range for type smallint"),
     ],
 )
