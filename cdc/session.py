@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import select
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from functools import partial
 from cdc import walsender
 from cdc.batch import Batch
 from cdc.counters import Counters
+from cdc.gathering import Gathering
 from cdc.progress import Progress
 from cdc.publisher import Publisher
 from cdc.replication import ReplicationConnection
@@ -90,6 +92,7 @@ class Session:
         self._confirmed = progress.confirmed
         self._confirmed_at = 0.0
         self._idle_stored_at = 0.0
+        self._gathering = Gathering()
         self._goal: LSN | None = None
         self._stop = threading.Event()
         self._translator: Translator
@@ -158,10 +161,13 @@ class Session:
         drained = self._read_frames()
         now = time.monotonic()
         self._pulse.beat("stream", now + TURN_SECONDS)
-        if self._worth_publishing(now) and not self._publishing and self._batches.empty():
+        gathers = self._gathering.remaining(self._translator.builder.count, now)
+        if gathers <= 0 and self._worth_publishing(now) and not self._publishing and self._batches.empty():
             self._submit()
         self._confirm(now)
-        if drained:
+        if drained and gathers > 0:  # what arrives meanwhile is read in one go
+            select.select([self._wake_receiver], [], [], gathers)
+        elif drained:
             wait = WAIT_SECONDS if self.progress.settled else CONFIRM_INTERVAL_SECONDS
             self._replication.wait(self._wake_receiver.fileno(), wait)
         self._drain_wake_ups()
@@ -231,8 +237,9 @@ class Session:
         self._submit()
 
     def _submit(self) -> None:
-        self._idle_stored_at = time.monotonic()
         batch = self._translator.builder.take()
+        self._idle_stored_at = time.monotonic()
+        self._gathering.submitted(batch.count, self._idle_stored_at)
         reached(Failpoint.BATCH_BUILT)
         while True:
             try:
