@@ -45,8 +45,8 @@ WAIT_SECONDS = 0.5
 CONFIRM_INTERVAL_SECONDS = 0.2
 IDLE_STORE_INTERVAL_SECONDS = 1.0
 """How often an idle position is stored."""
-STORE_DELAY_SECONDS = 0.001
-"""How long the position of what is appended waits for another batch to go along with."""
+STORE_DELAY_SECONDS = 0.02
+"""How long the position of what is appended waits for another batch to go along with: longer than batches wait."""
 BATCHES_IN_FLIGHT = 2
 """One is being appended while the next is on its way."""
 DRAIN_SECONDS = 4.0

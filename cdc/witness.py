@@ -76,7 +76,8 @@ class Witness:
             now = time.monotonic()
             self._newest = max(self._newest, end)
             self._pending.append(now)
-            self._changed.notify()
+            if len(self._pending) == 1:  # else it is known when to look, and a thread need not be woken for each batch
+                self._changed.notify()
         return now
 
     def end(self) -> None:

@@ -292,10 +292,14 @@ class Database:
         return f"{opening}; ".encode() if opening else b""
 
     def _merged(self, statement: Statement, parameters: Sequence[str | int | None]) -> bytes:
-        """A statement with its parameters in it: only a text without parameters may hold several statements."""
+        """A statement with its parameters in it: only a text without parameters may hold several statements.
+
+        What `psycopg.ClientCursor` does takes a fifth of all that a sink does for a batch of a few rows.
+        """
         assert self._connection is not None
+        escaping = pq.Escaping(self._connection.pgconn)
         with translated_errors():
-            return psycopg.ClientCursor(self._connection).mogrify(statement, parameters).encode()
+            return statement % tuple([_literal(escaping, value) for value in parameters])
 
     def _commit(self, statements: bytes) -> None:
         if self._run(statements, None).statusmessage != "COMMIT":  # without an error, when the transaction had failed
@@ -318,6 +322,18 @@ class Database:
             self._run(b"ROLLBACK", None)
         except SinkError:
             self.close()
+
+
+def _literal(escaping: pq.abc.Escaping, value: str | int | None) -> bytes:
+    """A value as SQL. Raises psycopg.DataError for a text that libpq would cut off in silence, as a parameter would."""
+    if value is None:
+        return b"NULL"
+    text = str(value).encode()
+    if isinstance(value, int):
+        return text
+    if 0 in text:
+        raise psycopg.DataError("a text with a NUL byte")
+    return bytes(escaping.escape_literal(text))
 
 
 def _as_text(parameters: Sequence[object]) -> list[str | int | None] | None:

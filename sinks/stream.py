@@ -15,7 +15,7 @@ import redis
 
 from sinks.batch import Entry
 from sinks.errors import StreamHole, StreamsReplaced, StreamTailLost
-from sinks.transport import translated_errors
+from sinks.transport import ask, fields, translated_errors
 from transforms.errors import MalformedEntry
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
@@ -81,19 +81,15 @@ class StreamReader:
     def ends(self, stream: str) -> StreamEnds:
         """What is in the stream (`customer`, `customer@2`)."""
         with translated_errors(self._key(stream)):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.exists(self._key(stream))
-            pipe.xinfo_stream(self._key(stream))
-            exists, info = pipe.execute(raise_on_error=False)
+            exists, info = ask(self._client, ("EXISTS", self._key(stream)), ("XINFO STREAM", self._key(stream)))
             _raise_first(exists, info if exists else None)
-            if not exists:
-                return StreamEnds(None, None, START, START, True)
+        if not exists:
+            return StreamEnds(None, None, START, START, True)
+        info = fields(info)
         first, last = (
-            found and Position.parse(found[0].decode()) for found in (info["first-entry"], info["last-entry"])
+            found and Position.parse(found[0].decode()) for found in (info[b"first-entry"], info[b"last-entry"])
         )
-        last_generated = Position.parse(info["last-generated-id"].decode())
-        complete = info["entries-added"] == info["length"]
-        return StreamEnds(first or None, last or None, last_generated, _last_deleted(info), complete)
+        return StreamEnds(first or None, last or None, _last(info), _last_deleted(info), _is_complete(info))
 
     def read(self, stream: str, meta: Meta, checkpoint: Position, limit: int) -> Read:
         """Read what is behind the checkpoint, as much as is applied in one go: at most `limit` entries.
@@ -126,26 +122,29 @@ class StreamReader:
         Without MULTI, which a full Redis 7.0 refuses: who empties it must be able to read. So the order counts.
         """
         key = self._key(stream)
+        most = count if position == START else count + 1
         with translated_errors(key):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.hmget(self._keys.meta, "incarnation", "epoch", "published", f"last:{stream.partition('@')[0]}")
-            pipe.xrange(key, str(position), "+", count if position == START else count + 1)
-            pipe.exists(key)
-            pipe.xinfo_stream(key)
-            now, found, exists, info = pipe.execute(raise_on_error=False)
+            now, found, exists, info = ask(
+                self._client,
+                ("HMGET", self._keys.meta, "incarnation", "epoch", "published", f"last:{stream.partition('@')[0]}"),
+                ("XRANGE", key, str(position), "+", "COUNT", most),
+                ("EXISTS", key),
+                ("XINFO STREAM", key),
+            )
             _raise_first(now, found, exists, info if exists else None)
+            info = fields(info) if exists else {}
         *now, published_last = now
         there = self._meta(now)
         if there is None or (there.incarnation, there.epoch) != (meta.incarnation, meta.epoch):
             raise StreamsReplaced(f"the streams of pipeline {self._keys.pipeline} are not those of before")
-        last = Position.parse(info["last-generated-id"].decode()) if exists else START
+        last = _last(info) if exists else START
         if published_last is not None and last < Position.parse(published_last.decode()):
             raise StreamTailLost(
                 f"{key} ends at {last}, before the last entry that was published to it, {published_last.decode()}:"
                 " Redis lost its tail"
             )
         if position == START:
-            if exists and info["entries-added"] != info["length"]:
+            if exists and not _is_complete(info):
                 raise self._hole(stream, f"entries were removed from {key} before this sink had applied them")
             return found, there.published
         if not found or found[0][0].decode() != str(position):
@@ -270,9 +269,19 @@ def _raise_first(*replies: object) -> None:
             raise reply
 
 
-def _last_deleted(info: Mapping[str, Any]) -> Position:
+def _last(info: Mapping[bytes, Any]) -> Position:
+    """The highest id that the stream has ever had."""
+    return Position.parse(info[b"last-generated-id"].decode())
+
+
+def _last_deleted(info: Mapping[bytes, Any]) -> Position:
     """XDEL tells it, XTRIM does not: that one removes what comes first, and so the entry at a checkpoint too."""
-    return Position.parse(info["max-deleted-entry-id"].decode())
+    return Position.parse(info[b"max-deleted-entry-id"].decode())
+
+
+def _is_complete(info: Mapping[bytes, Any]) -> bool:
+    """Whether nothing has ever been removed from the stream."""
+    return bool(info[b"entries-added"] == info[b"length"])
 
 
 def _size(entry: Entry) -> int:

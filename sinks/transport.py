@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import redis
 
@@ -45,9 +46,37 @@ _OWN_KEY = ("set", "xadd")
 
 def connect(address: Address) -> redis.Redis:
     """A client for the transport; it connects when it is first used. Raises what `redis_link.client` raises."""
-    made = client(address, connect_timeout_seconds=TIMEOUT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
-    made.set_response_callback("XRANGE", lambda reply, **_: reply)  # a dict an entry would cost more than all else
-    return made
+    return client(address, connect_timeout_seconds=TIMEOUT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
+
+
+def ask(client: redis.Redis, *commands: Sequence[str | int]) -> list[Any]:
+    """Send commands in one go and return what Redis answers to each, an error too, as it arrives.
+
+    A pipeline of redis-py does so in twice the time, a quarter of all that a sink does for a batch of a few rows.
+    Raises what redis-py raises of a connection.
+    """
+    pool: Any = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [_answer(connection) for _ in commands]
+    except BaseException:  # answers may still be on their way
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as refusal:
+        return refusal
+
+
+def fields(answer: Any) -> Mapping[bytes, Any]:
+    """An answer that is a map, which an older protocol sends as a list."""
+    return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
 
 
 @contextlib.contextmanager
