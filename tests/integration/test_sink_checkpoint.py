@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from sinks.checkpoint import Checkpoint, Checkpoints
-from sinks.errors import CheckpointMoved, TargetRefused
+from sinks.errors import CheckpointMoved, DataRefused, TargetRefused
 from sinks.postgres import Database
 from transforms.address import Address
 from transforms.position import LSN, START, Position
@@ -87,3 +87,18 @@ def test_a_failed_transaction_that_is_committed_all_the_same_is_not_taken_for_do
     with pytest.raises(TargetRefused, match="rolled back"):
         go_on_after_an_error()
     assert rows(target_dsn) == []
+
+
+@pytest.mark.parametrize("text", ["", "it's", "100 %s", "back\\slash \\' and \\n", "newline\nquote'", "Grüße ☃ 𝄞"])
+def test_what_is_put_into_a_statement_s_text_arrives_as_it_is(database: Database, text: str) -> None:
+    with database.transaction():  # as it begins with its first statement
+        assert database.rows(b"SELECT %s::text, %s::int, %s::text, '%%'", [text, -5, None]) == [(text, -5, None, "%")]
+
+
+def test_a_nul_byte_is_refused_and_not_where_a_text_ends(database: Database) -> None:
+    def begin() -> None:
+        with database.transaction():
+            database.rows(b"SELECT %s::text", ["cut\0off"])
+
+    with pytest.raises(DataRefused):
+        begin()
