@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # More processes than the two cores of CI, for tests often wait.
-PARALLEL := -m 'not soak' -n 3 --dist worksteal
+PARALLEL := -n 3 --dist worksteal
+QUICK := -m 'not soak' $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-pure test-versions bench bench-quick bench-peers soak clean
@@ -31,26 +32,26 @@ check: setup ## lint, formatting, types, import rules
 	$(BIN)/lint-imports
 
 test: setup ## all tests but soak; PYTEST_ARGS='-n 0 -k name' is passed on
-	$(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(BIN)/pytest $(QUICK) $(PYTEST_ARGS)
 
 test-pure: setup ## the tests of what is compiled, in pure Python
-	STATECAST_PURE_PYTHON=1 $(BIN)/pytest $(PARALLEL) $(addprefix tests/unit/test_,encoder.py encoder_model.py \
+	STATECAST_PURE_PYTHON=1 $(BIN)/pytest $(QUICK) $(addprefix tests/unit/test_,encoder.py encoder_model.py \
 		sink_compaction.py sink_copy_text.py translation.py translation_marks.py) tests/types $(PYTEST_ARGS)
 
 # Debian's packages postgresql-15 and redis-server; the environment may name others.
 OLD_POSTGRES ?= /usr/lib/postgresql/15/bin
 OLD_REDIS ?= /usr/bin/redis-server
-# The oldest versions run all that sends them something of its own. Left out is what brings servers of its own, and what
-# is about links and about the words for a step that was wrong.
+# The oldest versions run all that sends them something of its own. Left out is what brings servers of its own, what is
+# about links and about the words for a step that was wrong, and what is about time or load.
 OLDEST := tests/integration $(addprefix --ignore=tests/integration/test_,demo.py servers.py golden_capture.py tls.py \
 	wrong_steps.py sink_wrong_steps.py)
 # What works on both ends fails in between only where a statement or message is special there: one test of each kind.
 MIDDLE := $(addprefix tests/integration/test_,reader.py check.py init.py sink_tables.py sink_applying.py sink_snapshots.py)
 
 test-versions: setup ## what depends on versions, on PostgreSQL 16, and on the oldest PostgreSQL and Redis
-	STATECAST_POSTGRES=16 $(BIN)/pytest $(PARALLEL) $(MIDDLE) $(PYTEST_ARGS)
+	STATECAST_POSTGRES=16 $(BIN)/pytest $(QUICK) $(MIDDLE) $(PYTEST_ARGS)
 	STATECAST_POSTGRES=$(OLD_POSTGRES) STATECAST_REDIS=$(OLD_REDIS) STATECAST_SERVERS=embedded \
-		$(BIN)/pytest $(PARALLEL) $(OLDEST) $(PYTEST_ARGS)
+		$(BIN)/pytest -m 'not soak and not any_version' $(PARALLEL) $(OLDEST) $(PYTEST_ARGS)
 
 bench-quick: setup ## the same in two minutes, with generous bars; part of CI
 	$(BIN)/python -m tests.benchmarks --quick

@@ -174,6 +174,7 @@ def test_the_slot_and_the_streams_are_seen_from_outside(shop: Pipeline, reader: 
     assert (reader.value("statecast_stream_size_bytes", stream="customer") or 0) > 0
 
 
+@pytest.mark.any_version
 def test_the_lag_of_a_halted_sink_rises_at_the_reader_and_falls_afterwards(
     shop: Pipeline, reader: Endpoint, sink: Endpoint
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_second_reader_is_ready_as_a_standby(shop: Pipeline, reader: Endpoint)
     assert endpoint.get("/readyz") == (200, "ok\n")
 
 
+@pytest.mark.any_version
 @pytest.mark.parametrize(
     "transport_options", ['confirm_delay_seconds = 0.3\nretain = "0s"\nmax_backlog_bytes = 16777216']
 )

@@ -61,6 +61,7 @@ def published(shop: Pipeline, name: str) -> bool:
     return any(name.encode() in fields.get(b"state", b"") for _, fields in newest)  # type: ignore[union-attr]
 
 
+@pytest.mark.any_version
 def test_snapshots_that_are_paused_wait_while_changes_flow(shop: Pipeline) -> None:
     assert "until `cdc snapshot --resume`" in shop.run("cdc.cli", "snapshot", "--pause")
     shop.reader()

@@ -466,6 +466,7 @@ def test_a_lock_on_the_table_delays_the_swap_and_neither_the_stream_nor_readers(
     assert pipeline.customers() == NEW | {4: "live"}
 
 
+@pytest.mark.any_version
 def test_readers_wait_for_a_try_of_the_swap_and_not_for_who_holds_the_lock(pipeline: Pipeline) -> None:
     ask(pipeline)
     run = begin(pipeline)
@@ -548,6 +549,7 @@ def test_called_off_it_leaves_the_table_as_it_is(pipeline: Pipeline, when: str) 
     assert call_off(pipeline) == (1, ["replica.customers is not being rebuilt"])
 
 
+@pytest.mark.any_version
 def test_a_worker_at_work_notices_what_is_asked_for_and_called_off(pipeline: Pipeline) -> None:
     with working(pipeline):
         wait_until(lambda: pipeline.status()["state"] == "streaming", "it works")

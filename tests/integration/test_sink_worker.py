@@ -237,6 +237,7 @@ def test_a_locked_replica_holds_the_worker_up_and_nothing_is_parked(pipeline: Pi
     assert pipeline.customers() == {1: "b"}
 
 
+@pytest.mark.any_version
 def test_a_second_worker_takes_over_when_the_first_is_killed(pipeline: Pipeline, config: Path) -> None:
     assert pipeline.apply() == 0
     count_applications(pipeline)

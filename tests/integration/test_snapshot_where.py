@@ -163,6 +163,7 @@ def test_a_run_goes_on_behind_its_last_chunk_with_its_condition(filled: Pipeline
     assert (done.state, done.rows) == ("done", 5 + len(keys))
 
 
+@pytest.mark.any_version
 def test_a_run_that_is_killed_again_and_again_publishes_every_row_that_matches(shop: Pipeline) -> None:
     with psycopg.connect(shop.source_dsn) as connection:
         connection.execute(

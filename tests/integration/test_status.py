@@ -76,6 +76,7 @@ def retained_and_safe_bytes(dsn: str) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+@pytest.mark.any_version
 def test_the_time_that_a_slot_has_left_is_true_within_a_fifth_for_as_long_as_the_rate_is_what_it_was(
     redis_url: str, pipeline_name: str, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_time_that_a_slot_has_left_is_true_within_a_fifth(
     assert slot["seconds_left"] == pytest.approx(truth, rel=0.2)
 
 
+@pytest.mark.any_version
 def test_bursts_are_told_as_the_mean_that_they_come_to(
     source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
 ) -> None:
@@ -149,6 +151,7 @@ customer = "customers_replica"
 """
 
 
+@pytest.mark.any_version
 def test_the_lag_of_a_sink_that_is_gone_is_the_age_of_what_waits_for_it(
     source_dsn: str, redis_url: str, pipeline_name: str, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_an_event_whose_condition_lost_its_column_stops_alone(shop: Pipeline) ->
     assert stopped(shop) == []
 
 
+@pytest.mark.any_version
 def test_a_snapshot_that_was_asked_for_waits_for_the_mended_event(shop: Pipeline) -> None:
     shop.reader()
     shop.sink("copy")
