@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # More processes than the two cores of CI, for tests often wait.
-PARALLEL := -n 3 --dist worksteal
+PARALLEL := -n 4 --dist worksteal
 QUICK := -m 'not soak' $(PARALLEL)
 
 .DEFAULT_GOAL := help
