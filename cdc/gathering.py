@@ -10,20 +10,24 @@ SMALL_ENTRIES = 1000
 """A batch with fewer waits, if another has just gone."""
 WAIT_SECONDS = 0.002
 """How long: less than a sink takes for a batch, so that it is hardly seen in what a single change takes."""
-LOADED_ENTRIES = 50
-"""With so many in one batch the source is under load, and what a sink takes is their number's, not the wait's."""
-LOADED_WAIT_SECONDS = 0.008
+LOADED_WAIT_SECONDS = 0.016
+"""How long under load, where what a change takes is mostly the changes before it."""
+LOADED_RATE = 15_000
+"""From how many entries a second on that is."""
 
 
 class Gathering:
     """Says when what there is to publish may go."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._submitted_at = float("-inf")
+        self._until = float("-inf")
 
     def submitted(self, entries: int, now: float) -> None:
-        """A batch of `entries` went at `now`, in monotonic seconds."""
-        self._until = now + (LOADED_WAIT_SECONDS if entries >= LOADED_ENTRIES else WAIT_SECONDS)
+        """A batch of `entries`, all that came since the one before, went at `now`, in monotonic seconds."""
+        is_loaded = entries > LOADED_RATE * (now - self._submitted_at)
+        self._submitted_at = now
+        self._until = now + (LOADED_WAIT_SECONDS if is_loaded else WAIT_SECONDS)
 
     def remaining(self, entries: int, now: float) -> float:
         """How many seconds a batch that has `entries` by `now` is still to wait; not above 0: none."""
