@@ -164,6 +164,11 @@ class ReplicationConnection:
         """Wait until frames may be here, the wake socket is readable, or time is up."""
         select.select([self._pgconn.socket, wake_socket], [], [], timeout_seconds)
 
+    @property
+    def holds_little(self) -> bool:
+        """Whether the kernel keeps only some hundred messages for us: over a Unix socket."""
+        return not self._pgconn.hostaddr
+
     def status_due(self, now: float) -> bool:
         """Whether it is time to send a status update though nothing new is confirmed."""
         return now - self._last_status >= self._status_interval

@@ -45,6 +45,8 @@ WAIT_SECONDS = 0.5
 CONFIRM_INTERVAL_SECONDS = 0.2
 IDLE_STORE_INTERVAL_SECONDS = 1.0
 """How often an idle position is stored."""
+SHORT_PAUSE_SECONDS = 0.001
+"""How long the log may go unread that comes over a Unix socket, which takes some 278 small messages and no more."""
 STORE_DELAY_SECONDS = 0.02
 """How long the position of what is appended waits for another batch to go along with: longer than batches wait."""
 BATCHES_IN_FLIGHT = 2
@@ -166,7 +168,8 @@ class Session:
             self._submit()
         self._confirm(now)
         if drained and gathers > 0:  # what arrives meanwhile is read in one go
-            select.select([self._wake_receiver], [], [], gathers)
+            pause = min(gathers, SHORT_PAUSE_SECONDS) if self._replication.holds_little else gathers
+            select.select([self._wake_receiver], [], [], pause)
         elif drained:
             wait = WAIT_SECONDS if self.progress.settled else CONFIRM_INTERVAL_SECONDS
             self._replication.wait(self._wake_receiver.fileno(), wait)

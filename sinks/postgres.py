@@ -328,9 +328,9 @@ def _literal(escaping: pq.abc.Escaping, value: str | int | None) -> bytes:
     """A value as SQL. Raises psycopg.DataError for a text that libpq would cut off in silence, as a parameter would."""
     if value is None:
         return b"NULL"
-    text = str(value).encode()
     if isinstance(value, int):
-        return text
+        return b"%d" % value
+    text = value.encode()
     if 0 in text:
         raise psycopg.DataError("a text with a NUL byte")
     return bytes(escaping.escape_literal(text))
