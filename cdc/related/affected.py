@@ -71,7 +71,8 @@ def find(source: Source, subject: Subject, touched: Mapping[str, Set[bytes]], ro
 
 
 def _find(source: Source, subject: Subject, related: str, values: Set[bytes], room: int, found: Found) -> None:
-    way, table, room = subject.mapping.ways[related], subject.mapping.table, min(room, MOST_PARENTS)
+    way, table = subject.mapping.ways[related], subject.mapping.table
+    room = min(room, MOST_PARENTS)  # one more than these is all that is asked for, which tells that there are others
     lines = _parents(source, subject, way, values)
     if len(lines) > room:
         counts = nesting.count_parents(source, table, Touched(way, tuple(sorted(values))), MOST_PARENTS + 1)
