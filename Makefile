@@ -16,7 +16,7 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with everything needed (again when pyproject.toml or C changed)
 
 # pip older than 25.1 cannot install dependency groups, and a new venv has the pip of its Python.
-$(STAMP): pyproject.toml setup.py $(wildcard transforms/*.[ch] sinks/*.c)
+$(STAMP): pyproject.toml setup.py $(wildcard transforms/*.[ch] sinks/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[embedded]'

@@ -15,7 +15,13 @@ setup(
             optional=True,
             py_limited_api=True,
         ),
-        Extension("sinks._entries", ["sinks/_entries.c"], optional=True, py_limited_api=True),
+        Extension(
+            "sinks._entries",
+            ["sinks/_entries.c", "sinks/_replies.c"],
+            depends=["sinks/_entries.h"],
+            optional=True,
+            py_limited_api=True,
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

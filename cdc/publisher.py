@@ -149,7 +149,7 @@ class Publisher:
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def _write(self, stores: Batch | None, batch: Batch, known: Mapping[str, Position]) -> None:
-        largest = max((len(item) for entries in batch.streams.values() for item in entries.items), default=0)
+        largest = max((max(map(len, entries.items)) for entries in batch.streams.values()), default=0)
         if largest > MOST_BYTES:
             raise EntryTooLarge(f"an entry has {largest:,} bytes, Redis takes at most {MOST_BYTES:,}")
         link = self._connected()

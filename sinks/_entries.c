@@ -1,13 +1,11 @@
-/* Entries on their way to a replica: the compiled counterpart of loops in sinks.compaction and sinks.copy_text.
+/* Entries on their way to a replica: the compiled counterpart of loops in sinks.copy_text, and, in _replies.c, of what
+   redis-py and sinks.compaction do with entries.
 
 Both take what is common and leave the rest to the Python code, which defines what things mean. Entries come from
 Redis, where anybody may have written them: nothing is assumed of what they hold. Only the stable ABI is used.
 */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-#include <string.h>
+#include "_entries.h"
 
 /* --- states as lines of COPY's text format --------------------------------------------------------------------------*/
 
@@ -242,26 +240,73 @@ static int write_line(const LineWriter *self, struct cursor *in)
     return in->end - in->at == 1 && *in->at == '}';
 }
 
-PyDoc_STRVAR(write_doc, "write(state): its line of COPY's text format without line's end; None: not mine.");
-
-static PyObject *line_writer_write(PyObject *self, PyObject *given)
+/* Write what another writer makes of a state. Returns 1; 0: it makes nothing of it; -1: an exception is set. */
+static int write_other(struct bytes *lines, PyObject *other, PyObject *state)
 {
-    char *state, small[4096];
+    PyObject *line = PyObject_CallFunctionObjArgs(other, state, NULL);
+    char *text;
     Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(given, &state, &size) < 0)
-        return NULL;
-    char *out = small;
-    if ((size_t)size > sizeof small / MOST_GROWTH && (out = PyMem_Malloc((size_t)size * MOST_GROWTH)) == NULL)
-        return PyErr_NoMemory();
-    struct cursor in = {state, state + size, out};
-    PyObject *line;
-    if (write_line((LineWriter *)self, &in))
-        line = PyBytes_FromStringAndSize(out, in.out - out);
+    int written = line == NULL ? -1 : line != Py_None;
+    if (written == 1) {
+        if (PyBytes_AsStringAndSize(line, &text, &size) < 0 || !reserve(lines, (size_t)size + 1)) {
+            written = -1;
+        } else {
+            memcpy(lines->data + lines->used, text, (size_t)size);
+            lines->used += (size_t)size;
+        }
+    }
+    Py_XDECREF(line);
+    return written;
+}
+
+/* Write a state's line; returns as above. */
+static int write_state(const LineWriter *self, struct bytes *lines, PyObject *other, PyObject *state)
+{
+    char *text;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(state, &text, &size) < 0 || !reserve(lines, (size_t)size * MOST_GROWTH + 1))
+        return -1;
+    struct cursor in = {text, text + size, lines->data + lines->used};
+    int written = write_line(self, &in);
+    if (written)
+        lines->used = (size_t)(in.out - lines->data);
     else
-        line = Py_NewRef(Py_None);
-    if (out != small)
-        PyMem_Free(out);
-    return line;
+        written = write_other(lines, other, state);
+    if (written == 1)
+        lines->data[lines->used++] = '\n';
+    return written;
+}
+
+PyDoc_STRVAR(
+    write_doc,
+    "write(states, other): lines, numbers\n\n"
+    "The states' lines of COPY's text format. `other` writes the line of a state that is not of the usual form, without\n"
+    "its end, or None: then the state's number is among the numbers.");
+
+static PyObject *line_writer_write(PyObject *self, PyObject *arguments)
+{
+    PyObject *states, *other, *made = NULL;
+    if (!PyArg_ParseTuple(arguments, "O!O", &PyList_Type, &states, &other))
+        return NULL;
+    struct bytes lines = {NULL, 0, 0};
+    PyObject *numbers = PyList_New(0);
+    int written = numbers == NULL ? -1 : 1;
+    for (Py_ssize_t at = 0; written >= 0 && at < PyList_Size(states); at++) {
+        PyObject *state = Py_NewRef(PyList_GetItem(states, at)); /* whatever `other` does to the list */
+        written = write_state((LineWriter *)self, &lines, other, state);
+        Py_DECREF(state);
+        if (written == 0) {
+            PyObject *number = PyLong_FromSsize_t(at);
+            if (number == NULL || PyList_Append(numbers, number) < 0)
+                written = -1;
+            Py_XDECREF(number);
+        }
+    }
+    if (written >= 0)
+        made = Py_BuildValue("y#O", lines.data == NULL ? "" : lines.data, (Py_ssize_t)lines.used, numbers);
+    Py_XDECREF(numbers);
+    clear(&lines);
+    return made;
 }
 
 static void line_writer_dealloc(PyObject *self)
@@ -312,7 +357,7 @@ static PyObject *line_writer_new(PyTypeObject *type, PyObject *arguments, PyObje
 }
 
 static PyMethodDef line_writer_methods[] = {
-    {"write", line_writer_write, METH_O, write_doc},
+    {"write", line_writer_write, METH_VARARGS, write_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -332,117 +377,31 @@ static PyType_Slot line_writer_slots[] = {
 static PyType_Spec line_writer_spec = {
     "sinks._entries.LineWriter", sizeof(LineWriter), 0, Py_TPFLAGS_DEFAULT, line_writer_slots};
 
-/* --- the last state of each key -------------------------------------------------------------------------------------*/
-
-static int is_word(PyObject *word, const char *text, Py_ssize_t size)
-{
-    char *bytes;
-    Py_ssize_t length;
-    return word != NULL && PyBytes_Check(word) && PyBytes_AsStringAndSize(word, &bytes, &length) == 0 &&
-           length == size && memcmp(bytes, text, (size_t)size) == 0;
-}
-
-/* Whether these are the words of an upsert without optional fields that say more than where it came from. */
-static int is_plain(PyObject *words)
-{
-    Py_ssize_t size = PyList_Check(words) ? PyList_Size(words) : 0;
-    if (size != 12 && size != 14 && size != 16)
-        return 0;
-    for (Py_ssize_t at = 12; at < size; at += 2)
-        if (!is_word(PyList_GetItem(words, at), "end", 3) && !is_word(PyList_GetItem(words, at), "origin", 6))
-            return 0;
-    for (Py_ssize_t at = 3; at < 8; at += 2)
-        if (!PyBytes_Check(PyList_GetItem(words, at)))
-            return 0;
-    return is_word(PyList_GetItem(words, 0), "op", 2) && is_word(PyList_GetItem(words, 1), "upsert", 6) &&
-           is_word(PyList_GetItem(words, 2), "type", 4) && is_word(PyList_GetItem(words, 4), "key", 3) &&
-           is_word(PyList_GetItem(words, 6), "state", 5);
-}
-
-/* kept = (latest, behind): latest[key] = (entry_id, key, state, *rest), as a tuple of the given type; behind has no such key. */
-static int keep(PyObject *kept, PyTypeObject *change, PyObject *entry_id, PyObject *words, PyObject *rest)
-{
-    PyObject *latest = PyTuple_GetItem(kept, 0), *behind = PyTuple_GetItem(kept, 1);
-    PyObject *key = PyList_GetItem(words, 5), *state = PyList_GetItem(words, 7);
-    if (latest == NULL || behind == NULL)
-        return 0;
-    PyObject *values = PyTuple_Pack(
-        6, entry_id, key, state, PyTuple_GetItem(rest, 0), PyTuple_GetItem(rest, 1), PyTuple_GetItem(rest, 2));
-    PyObject *given = values == NULL ? NULL : PyTuple_Pack(1, values);
-    Py_XDECREF(values);
-    if (given == NULL)
-        return 0;
-    PyObject *made = ((newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new))(change, given, NULL);
-    Py_DECREF(given);
-    if (made == NULL)
-        return 0;
-    int failed = PyDict_SetItem(latest, key, made);
-    Py_DECREF(made);
-    if (!failed && PyDict_Size(behind) && PyDict_Contains(behind, key) == 1)
-        failed = PyDict_DelItem(behind, key);
-    return !failed;
-}
-
-PyDoc_STRVAR(
-    take_plain_doc,
-    "take_plain(entries, first, kept, change, rest): where it ended\n\n"
-    "See sinks.compaction.TakePlain. A change is a `change` (a NamedTuple) of id, key, state and the values of `rest`.");
-
-static PyObject *take_plain(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    PyObject *entries, *kept, *change, *rest;
-    Py_ssize_t at;
-    if (!PyArg_ParseTuple(
-            arguments, "O!nO!O!O!", &PyList_Type, &entries, &at, &PyDict_Type, &kept, &PyType_Type, &change,
-            &PyTuple_Type, &rest))
-        return NULL;
-    if (at < 0 || PyTuple_Size(rest) != 3 || !PyType_IsSubtype((PyTypeObject *)change, &PyTuple_Type)) {
-        PyErr_SetString(PyExc_ValueError, "expected an offset, a type of tuples, and three values");
-        return NULL;
-    }
-    for (; at < PyList_Size(entries); at++) {
-        PyObject *entry = PyList_GetItem(entries, at), *entry_id, *words;
-        if (PyList_Check(entry) && PyList_Size(entry) == 2) {
-            entry_id = PyList_GetItem(entry, 0);
-            words = PyList_GetItem(entry, 1);
-        } else if (PyTuple_Check(entry) && PyTuple_Size(entry) == 2) {
-            entry_id = PyTuple_GetItem(entry, 0);
-            words = PyTuple_GetItem(entry, 1);
-        } else {
-            break;
-        }
-        if (!PyBytes_Check(entry_id) || !is_plain(words))
-            break;
-        PyObject *of_type = PyDict_GetItemWithError(kept, PyList_GetItem(words, 3));
-        if (of_type == NULL && PyErr_Occurred())
-            return NULL;
-        if (of_type != NULL && !keep(of_type, (PyTypeObject *)change, entry_id, words, rest))
-            return NULL;
-    }
-    return PyLong_FromSsize_t(at);
-}
-
 /* --- the module -----------------------------------------------------------------------------------------------------*/
 
-static PyMethodDef functions[] = {
-    {"take_plain", take_plain, METH_VARARGS, take_plain_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static int fill_module(PyObject *module)
+static int add_type(PyObject *module, PyType_Spec *spec)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, &line_writer_spec, NULL);
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
     if (type == NULL)
         return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    return failed ? failed : PyModule_AddIntConstant(module, "INTERFACE", 1); /* transforms/accelerator.py */
+    return failed;
+}
+
+static int fill_module(PyObject *module)
+{
+    PyType_Spec *specs[] = {&line_writer_spec, &entries_spec, &replies_spec};
+    for (size_t at = 0; at < sizeof specs / sizeof *specs; at++)
+        if (add_type(module, specs[at]) < 0)
+            return -1;
+    return PyModule_AddIntConstant(module, "INTERFACE", 2); /* transforms/accelerator.py */
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
 
 static PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_entries", "Entries on their way to a replica, compiled.", 0, functions, module_slots,
+    PyModuleDef_HEAD_INIT, "_entries", "Entries on their way to a replica, compiled.", 0, NULL, module_slots,
     NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__entries(void)

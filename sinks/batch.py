@@ -6,13 +6,12 @@ found by a query: a snapshot's chunk is nobody's transaction, and who waits for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
 
-Entry = tuple[bytes, list[bytes]]
-"""An entry as Redis returns it: its id, and its words (field, value, field, value ...)."""
+from sinks.entries import Entries, Entry
 
 
-def ripe_count(entries: Sequence[Entry], *, full: bool, force: bool = False) -> int:
+def ripe_count(entries: Entries, *, full: bool, force: bool = False) -> int:
     """How many of the entries read, from the first on, may be applied now.
 
     The prefix ends at the last entry with `end` or `origin`, or before the last change of commit LSN, whichever is
@@ -21,25 +20,9 @@ def ripe_count(entries: Sequence[Entry], *, full: bool, force: bool = False) -> 
     """
     if force or not entries:
         return len(entries)
-    newest = _commit_lsn(entries[-1])
-    for count in range(len(entries), 0, -1):
-        entry = entries[count - 1]
-        if ends_transaction(entry[1]) or _was_found(entry[1]) or _commit_lsn(entry) != newest:
-            return count
-    return len(entries) if full else 0
+    before_newest = bisect_left(entries, _commit_lsn(entries[-1]), key=_commit_lsn)  # ids rise
+    return max(entries.ended(), before_newest) or (len(entries) if full else 0)
 
 
-def ends_transaction(words: Sequence[bytes]) -> bool:
-    """Whether an entry is the last one of its transaction in its stream."""
-    if words[-2:] == [b"end", b"1"]:
-        return True
-    return any(words[at] == b"end" and words[at + 1] == b"1" for at in range(0, len(words) - 1, 2))
-
-
-def _was_found(words: Sequence[bytes]) -> bool:
-    """Whether an entry's row comes from a query, and not from the log."""
-    return b"origin" in words[::2]
-
-
-def _commit_lsn(entry: Entry) -> bytes:
-    return entry[0].partition(b"-")[0]
+def _commit_lsn(entry: Entry) -> int:
+    return int(entry[0].partition(b"-")[0])

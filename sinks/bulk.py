@@ -80,9 +80,6 @@ def _pieces(write: copy_text.LineWriter, changes: Sequence[Change], unusual: lis
     step = max(1, PIECE_BYTES // (len(changes[0].state or b"") + 1))
     for start in range(0, len(changes), step):
         some = changes[start : start + step]
-        lines = [write(change.state or b"") for change in some]
-        usual = [line for line in lines if line is not None]
-        if len(usual) < len(some):
-            unusual += [change for change, line in zip(some, lines, strict=True) if line is None]
-        usual.append(b"")
-        yield b"\n".join(usual)
+        lines, others = write([change.state or b"" for change in some])
+        unusual += [some[number] for number in others]
+        yield lines

@@ -1,20 +1,18 @@
 """What a batch comes to: the last state of each key, ordered so that few statements apply it.
 
 Intermediate states may be merged, never reordered. Plain upserts, nearly all there is, are read straight from their
-words (by `_entries.c`, where it is there); everything else goes through `wire.read`.
+words (see `Entries.take_plain`); everything else goes through `wire.read`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from sinks.batch import Entry
-from transforms import accelerator, wire
+from sinks.entries import Entries, Entry
+from transforms import wire
 from transforms.event import Delete, Mark, Truncate, Upsert
-
-COMPILED: Final = accelerator.load("sinks._entries")
 
 
 class Change(NamedTuple):
@@ -79,48 +77,11 @@ class _Collected:
     """Whether all were plain upserts."""
 
 
-_PLAIN_FIELDS = [b"op", b"type", b"key", b"state"]
-_PLAIN_TAIL = frozenset((b"end", b"origin"))
 _PLAIN = ((), (), 1)
 """What a plain upsert's change has besides id, key and state."""
 
-Kept = dict[bytes, tuple[dict[bytes, Change], dict[bytes, list[Change]]]]
-"""`latest` and `behind` of each event type, by its label as in entries."""
-TakePlain = Callable[[list[Entry], int, Kept], int]
-"""Keeps plain upserts, from number `first` of the entries on; returns the number of the first other entry."""
 
-
-def take_plain(entries: list[Entry], first: int, kept: Kept) -> int:
-    """See `TakePlain`."""
-    new = tuple.__new__  # a NamedTuple's own costs three times as much
-    for number in range(first, len(entries)):
-        entry_id, words = entries[number]
-        size = len(words)
-        if (
-            words[0:7:2] != _PLAIN_FIELDS
-            or words[1] != b"upsert"
-            or not (size == 12 or (size in (14, 16) and _PLAIN_TAIL.issuperset(words[12::2])))
-        ):
-            return number
-        if (of_type := kept.get(words[3])) is not None:
-            latest, behind = of_type
-            key = words[5]
-            latest[key] = new(Change, (entry_id, key, words[7], *_PLAIN))
-            if behind:
-                behind.pop(key, None)
-    return len(entries)
-
-
-def take_plain_compiled(entries: list[Entry], first: int, kept: Kept) -> int:
-    """The same in C."""
-    end: int = COMPILED.take_plain(entries, first, kept, Change, _PLAIN)
-    return end
-
-
-TAKE_PLAIN: TakePlain = take_plain_compiled if COMPILED else take_plain
-
-
-def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> list[Step]:
+def compact(entries: Entries, sink: str, labels: Mapping[bytes, str]) -> list[Step]:
     """Merge the entries that concern this sink: mapped types (`labels`: as in entries -> as text), not for another.
 
     Raises MalformedEntry.
@@ -133,7 +94,8 @@ def compact(entries: list[Entry], sink: str, labels: Mapping[bytes, str]) -> lis
             _close(steps, collected, labels, own=True)
             owns = False
         if not owns:
-            at = TAKE_PLAIN(entries, at, {label: (rows.latest, rows.behind) for label, rows in collected.items()})
+            kept = {label: (rows.latest, rows.behind) for label, rows in collected.items()}
+            at = entries.take_plain(at, kept, Change, _PLAIN)
         if at == len(entries):
             break
         entry_id, words = entries[at]

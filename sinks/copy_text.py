@@ -19,8 +19,8 @@ from transforms import accelerator
 
 COMPILED: Final = accelerator.load("sinks._entries")
 
-LineWriter = Callable[[bytes], bytes | None]
-"""From a state to its line without line's end, or None: not of the usual form."""
+LineWriter = Callable[[list[bytes]], tuple[bytes, list[int]]]
+"""From states to their lines, and the numbers of those that have none, for they are not of the usual form."""
 
 _NULL = b"\\N"
 # One group takes the value, without quotes; no group takes a NULL.
@@ -81,21 +81,35 @@ class Column(NamedTuple):
 def compiled_writer(columns: tuple[Column, ...]) -> LineWriter:
     """The writer that runs in C where a state is common."""
     fields = [(column.label, _LETTERS[column.value(_STRING)], column.is_written) for column in columns]
-    write: LineWriter = COMPILED.LineWriter(tuple(fields)).write
-    in_python = pattern_writer(columns)
-    return lambda state: write(state) or in_python(state)
+    write = COMPILED.LineWriter(tuple(fields)).write
+    in_python = _pattern_line(columns)
+    return lambda states: write(states, in_python)
 
 
 @lru_cache(maxsize=64)
 def pattern_writer(columns: tuple[Column, ...]) -> LineWriter:
     """The writer in Python."""
+    line_of = _pattern_line(columns)
+
+    def write(states: list[bytes]) -> tuple[bytes, list[int]]:
+        lines = [line_of(state) for state in states]
+        return (
+            b"".join([b"%b\n" % line for line in lines if line is not None]),
+            [number for number, line in enumerate(lines) if line is None],
+        )
+
+    return write
+
+
+def _pattern_line(columns: tuple[Column, ...]) -> Callable[[bytes], bytes | None]:
+    """What makes a state's line, without its end."""
     plain = _pattern(columns, _STRING).fullmatch
     escaped = _pattern(columns, _ESCAPED_STRING).fullmatch
     of_written = [column.type for column in columns if column.is_written]
     documents = [place for place, type_ in enumerate(of_written) if type_ in _DOCUMENTS]
     has_json = "json" in of_written
 
-    def write(state: bytes) -> bytes | None:
+    def line(state: bytes) -> bytes | None:
         if b"\\" not in state and b"\n" not in state and not (has_json and _has_space(state)):
             found = plain(state)
             return None if found is None else b"\t".join(found.groups(_NULL))
@@ -108,7 +122,7 @@ def pattern_writer(columns: tuple[Column, ...]) -> LineWriter:
                 values[place] = _escaped(document)
         return b"\t".join([_NULL if value is None else value for value in values])
 
-    return write
+    return line
 
 
 WRITER: Final = compiled_writer if COMPILED else pattern_writer

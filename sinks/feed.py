@@ -7,13 +7,14 @@ bounded. Each read begins at the entry where the one before it ended, and finds 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sinks.batch import Entry, ripe_count
+from sinks.batch import ripe_count
 from sinks.compaction import Step, compact
+from sinks.entries import Entries, Entry
 from sinks.pace import MOST_ENTRIES
 from sinks.plausible import refuse_impossible
 from sinks.stream import Meta, StreamReader
@@ -99,8 +100,7 @@ class Feed:
         entries, force = read.entries, False
         refuse_impossible(entries, read.published)
         if (goal := place.goal) is not None:
-            if entries and position_of(entries[-1]) > goal:
-                entries = [entry for entry in entries if position_of(entry) <= goal]
+            entries = entries[: bisect_right(entries, goal, key=position_of)]
             force = bool(entries) and position_of(entries[-1]) == goal
         is_small = place.limit < MOST_ENTRIES
         count = ripe_count(entries, full=read.full and not is_small, force=force)
@@ -133,7 +133,7 @@ def position_of(entry: Entry) -> Position:
     return Position.parse(entry[0].decode())
 
 
-def _refuse_foreign(entries: Sequence[Entry]) -> None:
+def _refuse_foreign(entries: Entries) -> None:
     for entry_id, words in entries:
         if b"op" not in words[::2]:
             raise MalformedEntry(f"entry {entry_id.decode()} has no field 'op'")

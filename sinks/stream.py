@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
-from sinks.batch import Entry
+from sinks.entries import Entries, Entry, no_entries
 from sinks.errors import StreamHole, StreamsReplaced, StreamTailLost
-from sinks.transport import ask, fields, translated_errors
+from sinks.transport import ask, ask_for_entries, fields, translated_errors
 from transforms.errors import MalformedEntry
 from transforms.keys import Keys
 from transforms.position import LSN, START, Position
@@ -43,7 +43,7 @@ class Meta:
 class Read(NamedTuple):
     """Entries behind the checkpoint."""
 
-    entries: list[Entry]
+    entries: Entries
     full: bool
     """The read hit its bound."""
     at_end: bool
@@ -96,15 +96,15 @@ class StreamReader:
 
         Raises StreamHole, StreamTailLost, and StreamsReplaced when the pipeline is not the one of `meta` any more.
         """
-        entries: list[Entry] = []
+        entries = no_entries()
         read_bytes = 0
         position = checkpoint
         while True:
             average = self._entry_bytes.get(stream, _FIRST_GUESS_BYTES)
             count = max(1, min(_CALL_ENTRIES, limit - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
-            entries += found
-            size = sum([_ENTRY_OVERHEAD_BYTES + len(words[7]) if len(words) > 7 else 0 for _, words in found])
+            entries.extend(found)
+            size = found.size()
             read_bytes += size
             if found:
                 self._entry_bytes[stream] = max(size / len(found), average * 0.5)
@@ -116,7 +116,7 @@ class StreamReader:
             if len(entries) >= limit or read_bytes >= READ_BYTES:
                 return Read(entries if read_bytes <= BATCH_BYTES else _bounded(entries), True, False, published)
 
-    def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[list[Entry], LSN]:
+    def _read_behind(self, stream: str, meta: Meta, position: Position, count: int) -> tuple[Entries, LSN]:
         """At most `count` entries behind `position`, which must be there itself, and what was published before.
 
         Without MULTI, which a full Redis 7.0 refuses: who empties it must be able to read. So the order counts.
@@ -124,12 +124,13 @@ class StreamReader:
         key = self._key(stream)
         most = count if position == START else count + 1
         with translated_errors(key):
-            now, found, exists, info = ask(
+            now, found, exists, info = ask_for_entries(
                 self._client,
                 ("HMGET", self._keys.meta, "incarnation", "epoch", "published", f"last:{stream.partition('@')[0]}"),
                 ("XRANGE", key, str(position), "+", "COUNT", most),
                 ("EXISTS", key),
                 ("XINFO STREAM", key),
+                entries_at=1,
             )
             _raise_first(now, found, exists, info if exists else None)
             info = fields(info) if exists else {}
@@ -151,8 +152,7 @@ class StreamReader:
             raise self._missing(stream, position)
         if (deleted := _last_deleted(info)) > position:
             raise self._hole(stream, f"entry {deleted} was deleted from {key} before this sink had applied it")
-        del found[0]
-        return found, there.published
+        return found[1:], there.published
 
     def _missing(self, stream: str, position: Position) -> StreamTailLost | StreamHole:
         """Why no entry was found there. A tail that Redis lost may be coming back meanwhile: ids rise, so once the
@@ -289,7 +289,7 @@ def _size(entry: Entry) -> int:
     return _ENTRY_OVERHEAD_BYTES + (len(words[5]) + len(words[7]) if len(words) > 7 else 0)
 
 
-def _bounded(entries: list[Entry]) -> list[Entry]:
+def _bounded(entries: Entries) -> Entries:
     """The entries that make a batch of at most BATCH_BYTES, at least one."""
     total = 0
     for count, entry in enumerate(entries):

@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from sinks.entries import COMPILED, Entries
 from sinks.errors import (
     KeyForeign,
     SinkError,
@@ -22,6 +23,7 @@ from transforms.address import Address, is_untrusted, redis_refusal, tls_mismatc
 
 TIMEOUT_SECONDS = 4.0
 """For connecting and for a reply: a worker that is told to end must not wait longer."""
+RECEIVE_BYTES = 64 * 1024
 _TRANSIENT = (
     "LOADING",
     "READONLY",
@@ -55,11 +57,48 @@ def ask(client: redis.Redis, *commands: Sequence[str | int]) -> list[Any]:
     A pipeline of redis-py does so in twice the time, a quarter of all that a sink does for a batch of a few rows.
     Raises what redis-py raises of a connection.
     """
+    with _asked(client, commands) as connection:
+        return [_answer(connection) for _ in commands]
+
+
+def ask_for_entries(client: redis.Redis, *commands: Sequence[str | int], entries_at: int) -> list[Any]:
+    """`ask`, where the answer at `entries_at` is that of XRANGE: Entries, or an error."""
+    if COMPILED is not None:
+        with _asked(client, commands) as connection:
+            answers = _compiled_answers(connection, COMPILED.Replies(COMPILED.Entries, len(commands), entries_at))
+        if answers is not None:
+            return answers
+    answers = ask(client, *commands)
+    if isinstance(found := answers[entries_at], list):
+        answers[entries_at] = Entries(found)
+    return answers
+
+
+def _compiled_answers(connection: Any, replies: Any) -> list[Any] | None:
+    """None: one of them is not a usual one, and redis-py is to read them."""
+    is_whole = False
+    while not is_whole:
+        data = connection._sock.recv(RECEIVE_BYTES)  # there is no other way to the bytes
+        if not data:
+            raise redis.ConnectionError("the server closed the connection")
+        try:
+            is_whole = replies.feed(data)
+        except ValueError as error:
+            raise redis.exceptions.InvalidResponse(str(error)) from None
+    answers: list[Any] | None = replies.answers()
+    if answers is None:
+        connection.disconnect()  # more may be on its way
+    return answers
+
+
+@contextlib.contextmanager
+def _asked(client: redis.Redis, commands: Sequence[Sequence[str | int]]) -> Iterator[Any]:
+    """A connection that commands were sent on, whose answers are to be read."""
     pool: Any = client.connection_pool
     connection = pool.get_connection()
     try:
         connection.send_packed_command(connection.pack_commands(commands))
-        return [_answer(connection) for _ in commands]
+        yield connection
     except BaseException:  # answers may still be on their way
         connection.disconnect()
         raise

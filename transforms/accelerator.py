@@ -14,7 +14,7 @@ from typing import Any
 WANTED = os.environ.get("STATECAST_PURE_PYTHON", "") in ("", "0")
 
 
-INTERFACES = {"transforms._rows": 4, "sinks._entries": 1}
+INTERFACES = {"transforms._rows": 4, "sinks._entries": 2}
 """Of each compiled module: what it has, and with which arguments. One built from other sources has another number."""
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -134,9 +135,17 @@ class ServerProcess(ABC):
 
 
 def launch(
-    command: list[str], directory: Path, log_file: Path, *, user: pwd.struct_passwd | None = None
+    command: list[str],
+    directory: Path,
+    log_file: Path,
+    *,
+    user: pwd.struct_passwd | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that works in `directory` and writes to the end of `log_file`, as `user` when given."""
+    """Start a program that works in `directory` and writes to the end of `log_file`, as `user` when given.
+
+    `environment`: what it is given besides that of all servers.
+    """
     with log_file.open("ab") as log:
         return subprocess.Popen(
             command,
@@ -144,7 +153,7 @@ def launch(
             stdout=log,
             stderr=log,
             cwd=directory,
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | dict(environment or {}),
             user=user and user.pw_uid,
             group=user and user.pw_gid,
             extra_groups=[] if user else None,

@@ -102,7 +102,7 @@ class Chunks:
             began = time.monotonic()
             verdict = translator.deliveries.close(subject.event, window, rows.snapshot, to)
             if not verdict.unseen:
-                kept = [row for row in rows.rows if verdict.keeps(row[0])]
+                kept = rows.rows if verdict.keeps_all else [row for row in rows.rows if verdict.keeps(row[0])]
                 translator.entries.found(subject.route, kept, origin, to)
                 translator.deliveries.found(subject.event, [row[0] for row in kept], rows.snapshot, to)
                 left = verdict.incomplete  # those keys are taken that know how the row is found

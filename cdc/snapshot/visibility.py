@@ -64,6 +64,11 @@ class Verdict(NamedTuple):
     """Those of `dropped` that consumers do not all have by an event of their own: they must be read again by their key,
     for their own events are no whole row together, or went to one sink alone."""
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every row is published."""
+        return not (self.dropped or self.dropped_all)
+
     def keeps(self, key: bytes) -> bool:
         """Whether the row with this key is published."""
         return not self.dropped_all and key not in self.dropped

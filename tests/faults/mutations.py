@@ -150,15 +150,15 @@ MUTATIONS = [
     Mutation(
         "a batch ends where a transaction of the source ends",
         "sinks/batch.py",
-        "_commit_lsn(entry) != newest:",
-        "True:",
+        "max(entries.ended(), before_newest)",
+        "len(entries)",
         "tests/unit/test_sink_batch.py",
     ),
     Mutation(
         "of a key's changes the last one is written",
-        "sinks/compaction.py",
-        "latest[key] = new(Change, (entry_id, key, words[7], *_PLAIN))",
-        "latest.setdefault(key, new(Change, (entry_id, key, words[7], *_PLAIN)))",
+        "sinks/entries.py",
+        "latest[key] = new(change, (entry_id, key, words[7], *rest))",
+        "latest.setdefault(key, new(change, (entry_id, key, words[7], *rest)))",
         "tests/unit/test_sink_compaction.py",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sinks.batch import Entry
+from sinks.entries import Entries
 from sinks.known_runs import KnownRun, foreign_marks
 from sinks.plausible import AHEAD_BYTES, refuse_impossible
 from transforms import wire
@@ -15,8 +15,8 @@ from transforms.position import LSN, Position
 PUBLISHED = LSN(5_000)
 
 
-def entries(*ids: str) -> list[Entry]:
-    return [(entry_id.encode(), [b"op", b"delete"]) for entry_id in ids]
+def entries(*ids: str) -> Entries:
+    return Entries([(entry_id.encode(), [b"op", b"delete"]) for entry_id in ids])
 
 
 @pytest.mark.parametrize(

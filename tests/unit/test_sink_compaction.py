@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks import compaction
-from sinks.batch import Entry
-from sinks.compaction import COMPILED, Change, Segment, Step, compact, take_plain, take_plain_compiled
+from sinks.compaction import Change, Segment, Step, compact
+from sinks.entries import Entries, Entry
+from tests.resp import WAYS
 from transforms import wire
 from transforms.errors import MalformedEntry
 from transforms.event import Mark
@@ -16,16 +18,20 @@ from transforms.event import Mark
 LABELS = {b"customer.v1": "customer.v1", b"order.v1": "order.v1"}
 
 
-WAYS = [take_plain, *([take_plain_compiled] if COMPILED else [])]
-
-
 @pytest.fixture(autouse=True, params=WAYS)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "TAKE_PLAIN", request.param)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Entries are made so."""
+    global made
+    made = request.param
+    yield
+    made = Entries
 
 
-def entries(*all_words: list[bytes]) -> list[Entry]:
-    return [(b"24-%d" % number, words) for number, words in enumerate(all_words, 1)]
+made: Callable[[list[Entry]], Entries] = Entries
+
+
+def entries(*all_words: list[bytes]) -> Entries:
+    return made([(b"24-%d" % number, words) for number, words in enumerate(all_words, 1)])
 
 
 def upsert(key: bytes, state: bytes, *more: bytes, type_: bytes = b"customer.v1") -> list[bytes]:
@@ -199,8 +205,8 @@ def test_a_compacted_batch_does_what_its_entries_do_one_by_one(events: list[tupl
     at_once: tuple[dict[bytes, bytes], dict[bytes, bytes]] = {b"1": b"old"}, {b"1": b"old"}
     one_by_one = dict(at_once[0]), dict(at_once[1])
     both(compact(batch, "billing", LABELS), *at_once)
-    for entry in batch:
-        both(compact([entry], "billing", LABELS), *one_by_one)
+    for at in range(len(batch)):
+        both(compact(batch[at : at + 1], "billing", LABELS), *one_by_one)
     assert at_once == one_by_one
 
 
@@ -212,33 +218,6 @@ def test_rows_for_this_sink_alone_stand_between_the_others() -> None:
         ({"customer.v1": [([], [[b"b", b"c"]])]}, True),
         ({"customer.v1": [([], [[b"d"]])]}, False),
     ]
-
-
-WORDS = st.sampled_from(
-    [b"op", b"upsert", b"type", b"customer.v1", b"key", b"state", b"end", b"origin", b"rev", b"1", b""]
-)
-
-TAIL = st.sampled_from([b"end", b"origin", b"end", b"origin", b"rev"])
-
-
-@pytest.mark.skipif(COMPILED is None, reason="entries are merged in Python here")
-@given(
-    st.lists(
-        st.builds(lambda key, tail: upsert(key, b"s", *tail), KEYS, st.lists(TAIL, max_size=6))
-        | st.builds(upsert, KEYS, WORDS, type_=WORDS)
-        | st.lists(st.tuples(WORDS, WORDS), max_size=9).map(lambda pairs: [word for pair in pairs for word in pair]),
-        max_size=8,
-    ),
-    st.sampled_from([{}, {b"1": [Change(b"24-1", b"1", b"")]}]),
-)
-def test_any_words_are_plain_to_both_or_to_none(
-    all_words: list[list[bytes]], behind: dict[bytes, list[Change]]
-) -> None:
-    kept = [{b"customer.v1": ({b"0": Change(b"24-0", b"0", None)}, dict(behind))} for _ in range(2)]
-    batch = entries(*all_words)
-    for first in range(len(batch) + 1):
-        assert take_plain(batch, first, kept[0]) == take_plain_compiled(batch, first, kept[1])
-        assert kept[0] == kept[1]
 
 
 def test_an_entry_with_fewer_fields_than_ours_is_read_all_the_same() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sinks.batch import Entry
 from sinks.compaction import compact
 from sinks.counters import FRESH_SECONDS, Counters
+from sinks.entries import Entries, Entry
 from sinks.feed import Batch
 from transforms.position import LSN, Position
 
@@ -22,7 +22,7 @@ def delete(number: int) -> Entry:
 
 
 def batch(*entries: Entry, committed_at: float | None = None, at_end: bool = True, published: int = 100) -> Batch:
-    steps = compact(list(entries), "billing", {b"customer.v1": "customer.v1"})
+    steps = compact(Entries(entries), "billing", {b"customer.v1": "customer.v1"})
     end = Position.parse(entries[-1][0].decode()) if entries else None
     return Batch("customer", steps, end, 1, committed_at, end, False, at_end, LSN(published), LSN(0), read_at=10.0)
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from sinks.batch import Entry
+from sinks.entries import Entries, Entry
 from sinks.errors import StreamHole
 from sinks.feed import Feed, Place
 from sinks.stream import Meta, Read, StreamReader
@@ -26,12 +26,12 @@ class Stream:
     """A stream of which two entries are read at a time."""
 
     def __init__(self, *entries: Entry) -> None:
-        self.entries = list(entries)
+        self.entries = Entries(entries)
         self.reads: list[tuple[Position, str]] = []
 
     def read(self, stream: str, meta: Meta, checkpoint: Position, limit: int) -> Read:
         self.reads.append((checkpoint, threading.current_thread().name))
-        behind = [one for one in self.entries if Position.parse(one[0].decode()) > checkpoint]
+        behind = Entries(one for one in self.entries if Position.parse(one[0].decode()) > checkpoint)
         if checkpoint != START and not any(one[0].decode() == str(checkpoint) for one in self.entries):
             raise StreamHole("the checkpoint is gone")
         size = min(limit, 2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from sinks import compaction
-from sinks.compaction import COMPILED, compact, take_plain, take_plain_compiled
+from sinks.compaction import compact
+from sinks.entries import Entries, Entry
+from tests.resp import WAYS
 from transforms import wire
 
 MORE = [
@@ -16,14 +19,12 @@ MORE = [
 ]
 
 
-@pytest.fixture(autouse=True, params=[take_plain, *([take_plain_compiled] if COMPILED else [])])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "TAKE_PLAIN", request.param)
-
-
+@pytest.mark.parametrize("made", WAYS)
 @pytest.mark.parametrize("more", MORE)
 @pytest.mark.parametrize("tail", [[], [b"end", b"1"], [b"origin", b"reread", b"end", b"1"]])
-def test_what_entries_come_to_is_the_same_with_fields_that_are_not_known(more: list[bytes], tail: list[bytes]) -> None:
+def test_what_entries_come_to_is_the_same_with_fields_that_are_not_known(
+    more: list[bytes], tail: list[bytes], made: Callable[[list[Entry]], Entries]
+) -> None:
     type_, stamp = b"customer.v1", (b"1", b"7")
     upserts = [wire.upsert_words(type_, b'{"id":%d}' % id_, b'{"id":%d,"name":"x"}' % id_, *stamp) for id_ in (1, 2, 3)]
     all_words = [
@@ -36,7 +37,7 @@ def test_what_entries_come_to_is_the_same_with_fields_that_are_not_known(more: l
 
     def steps(added: list[bytes], behind: list[bytes]) -> object:
         entries = [(b"24-%d" % number, [*words, *added, *behind]) for number, words in enumerate(all_words, 1)]
-        return compact(entries, "billing", {type_: "customer.v1"})
+        return compact(made(entries), "billing", {type_: "customer.v1"})
 
     assert steps(more, tail) == steps([], tail)
     assert steps(tail, more) == steps([], tail)
