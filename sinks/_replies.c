@@ -71,19 +71,23 @@ static enum got read_number(struct input *in, char letter, long long *number)
     return WHOLE;
 }
 
+/* So many bytes, and the end of the line. */
+static enum got pass_text(struct input *in, long long size)
+{
+    if (in->used - in->at < (size_t)size + 2)
+        return PART;
+    in->at += (size_t)size + 2;
+    return in->text[in->at - 2] == '\r' && in->text[in->at - 1] == '\n' ? WHOLE : OTHER;
+}
+
 static enum got read_text(struct input *in, struct span *text)
 {
     long long size;
     enum got got = read_number(in, '$', &size);
     if (got != WHOLE)
         return got;
-    if (size < 0)
-        return OTHER;
-    if (in->used - in->at < (size_t)size + 2)
-        return PART;
     *text = (struct span){in->at, (size_t)size};
-    in->at += (size_t)size + 2;
-    return in->text[in->at - 2] == '\r' && in->text[in->at - 1] == '\n' ? WHOLE : OTHER;
+    return size < 0 ? OTHER : pass_text(in, size);
 }
 
 static int is_text(const struct input *in, struct span span, const char *text, size_t size)
@@ -160,10 +164,7 @@ static enum got skip(struct input *in, int depth)
     case '=':
         if ((got = read_number(in, letter, &size)) != WHOLE || size < 0)
             return got;
-        if (in->used - in->at < (size_t)size + 2)
-            return PART;
-        in->at += (size_t)size + 2;
-        return WHOLE;
+        return pass_text(in, size);
     case '*':
     case '~':
     case '>':
@@ -535,6 +536,10 @@ static PyObject *replies_new(PyTypeObject *type, PyObject *arguments, PyObject *
     Py_ssize_t expected, entries_at;
     if (!PyArg_ParseTuple(arguments, "O!nn", &PyType_Type, &entries_type, &expected, &entries_at))
         return NULL;
+    if (PyType_GetSlot((PyTypeObject *)entries_type, Py_tp_dealloc) != (void *)entries_dealloc) {
+        PyErr_SetString(PyExc_TypeError, "expected the type Entries");
+        return NULL;
+    }
     Replies *self = (Replies *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;

@@ -49,6 +49,9 @@ from transforms.position import LSN, Position
 from transforms.pulse import Pulse
 
 IDLE_SECONDS = 1.0
+LOOK_SECONDS = 0.05, 0.5
+"""Between two looks whether the worker may begin: soon after its start, when its reader may just be starting too, and
+later."""
 RENEW_SECONDS = 3.0
 ASK_AGAIN_SECONDS = 10.0
 """Between two looks whether a snapshot that was asked for is on its way."""
@@ -106,6 +109,7 @@ class Worker:
         self.counters = Counters()
         self.pulse = Pulse()
         self._teller = Teller(self.status, self.counters)
+        self._began = time.monotonic()
         self._renewed_at = 0.0
         self._asked_at = 0.0
         self._asked_again = False
@@ -150,7 +154,7 @@ class Worker:
         try:
             session = self._session or self._open()
             if session is None:
-                self._stop.wait(0.0 if self._reached else IDLE_SECONDS / 2)
+                self._stop.wait(0.0 if self._reached else self._until_next_look())
                 return
             self._session = session
             self._renew(session)
@@ -212,6 +216,10 @@ class Worker:
         self._teller.begin()
         self._renewed_at = 0.0
         return session
+
+    def _until_next_look(self) -> float:
+        soonest, latest = LOOK_SECONDS
+        return latest if self._standing_by else min(max((time.monotonic() - self._began) / 4, soonest), latest)
 
     def _stand_by(self, prospect: Prospect) -> None:
         self._standing_by = True

@@ -143,6 +143,7 @@ def test_an_error_among_the_other_answers_is_left_to_redis_py_too() -> None:
         array([array([bulk(b"1-1"), array([])]), bulk(b"no entry")]),
         b"*1\r\n" * 20 + b":1\r\n",
         b":1\rx",
+        b"$3\r\nabcd\r\n",
     ],
 )
 @pytest.mark.parametrize("entries_at", [0, 1])
@@ -163,6 +164,7 @@ def test_what_is_given_wrongly_is_refused() -> None:
         lambda: made[:1].extend(compiled([])),
         lambda: made["1"],  # type: ignore[call-overload]
         lambda: COMPILED.Replies(1, 1, 0),
+        lambda: COMPILED.Replies(list, 1, 0),
     ):
         with pytest.raises(TypeError):
             call()
