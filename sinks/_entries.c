@@ -7,6 +7,8 @@ Redis, where anybody may have written them: nothing is assumed of what they hold
 
 #include "_entries.h"
 
+#include <stdint.h>
+
 /* --- states as lines of COPY's text format --------------------------------------------------------------------------*/
 
 /* How the JSON of a field's values looks: sinks.copy_text tells which types these are of. */
@@ -113,6 +115,27 @@ static int take_boolean(struct cursor *in, const struct field *field)
     return 1;
 }
 
+/* Each byte of a word minus `less`, where that is negative or zero the highest bit; others may have it too, behind one.
+   Source: https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord */
+static uint64_t at_most(uint64_t word, unsigned char most)
+{
+    const uint64_t ones = 0x0101010101010101;
+    return (word - ones * (most + 1U)) & ~word & (ones << 7);
+}
+
+/* Step over bytes up to `end` that are no control character, no backslash, and not `other`. */
+static void pass_plain(struct cursor *in, const char *end, char other)
+{
+    const uint64_t ones = 0x0101010101010101, others = ones * (unsigned char)other;
+    for (uint64_t word; end - in->at >= 8; in->at += 8) {
+        memcpy(&word, in->at, 8);
+        if (at_most(word, 0x1f) | at_most(word ^ (ones * '\\'), 0) | at_most(word ^ others, 0))
+            break;
+    }
+    while (in->at < end && (unsigned char)*in->at >= 0x20 && *in->at != '\\' && *in->at != other)
+        in->at++;
+}
+
 /* A string's escapes are COPY's, but for those that COPY does not have. */
 static int take_string(struct cursor *in, const struct field *field)
 {
@@ -123,16 +146,15 @@ static int take_string(struct cursor *in, const struct field *field)
     if (!begins_with(in, "\"", 1))
         return 0;
     const char *start = ++in->at;
-    for (; in->at < in->end && *in->at != '"'; in->at++) {
-        if ((unsigned char)*in->at < 0x20)
+    for (;; in->at++) {
+        pass_plain(in, in->end, '"');
+        if (in->at == in->end || (unsigned char)*in->at < 0x20)
             return 0;
-        if (*in->at == '\\') {
-            if (++in->at == in->end || *in->at == 0 || strchr("\"\\/bfnrt", *in->at) == NULL)
-                return 0;
-        }
+        if (*in->at == '"')
+            break;
+        if (++in->at == in->end || *in->at == 0 || strchr("\"\\/bfnrt", *in->at) == NULL)
+            return 0;
     }
-    if (in->at == in->end)
-        return 0;
     emit(in, field, start, (size_t)(in->at - start));
     in->at++;
     return 1;
@@ -188,16 +210,16 @@ static int take_document(struct cursor *in, const struct field *field, const str
         return 1;
     }
     while (in->at < end) {
-        const char *start = in->at, *escape = NULL;
-        while (in->at < end && (escape = escape_of(*in->at)) == NULL)
-            in->at++;
+        const char *start = in->at;
+        pass_plain(in, end, '\\');
         emit(in, field, start, (size_t)(in->at - start));
-        if (escape != NULL) {
-            if (field->form == JSONB && *in->at != '\\')
-                return 0; /* not as Postgres writes it */
-            emit(in, field, escape, 2);
-            in->at++;
-        }
+        if (in->at == end)
+            break;
+        const char *escape = escape_of(*in->at);
+        if (escape != NULL && field->form == JSONB && *in->at != '\\')
+            return 0; /* not as Postgres writes it */
+        emit(in, field, escape == NULL ? in->at : escape, escape == NULL ? 1 : 2);
+        in->at++;
     }
     return 1;
 }

@@ -116,6 +116,9 @@ def test_types_whose_json_is_not_their_text_have_no_writer() -> None:
 # What values are like, and what looks like what stands between them.
 STRINGS = [b'"a"', b"null", b'""', b'"\\\\\\""', b'"\\u0041"', b'"caf\xc3\xa9"', b'"tab\t"']
 DOCUMENTS = [b'{"a": "\\\\\\n"}', b"null", b"[1, null]", b'"x"', b"nullx"]
+# The same behind and among eight bytes that are nothing special, for those are looked at in one go.
+STRINGS += [b'"01234567%b89"' % odd for odd in (b"", b"\\n", b"\n", b"\x1f", b"\x20!\x7f\x80\xff", b"\\u00e9")]
+DOCUMENTS += [b'{"01234567%b89": 1}' % odd for odd in (b"", b"\\n", b"\n", b"\x1f", b"\x80\xff")]
 LIKELY = {
     "id": [b"1", b"-7", b"null", b"12a"],
     "name": STRINGS,
