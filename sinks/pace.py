@@ -1,4 +1,7 @@
-"""How much of a stream is applied in one turn: what takes a fifth of a second, for the other streams wait meanwhile."""
+"""When a sink looks whether it may begin, and how much of a stream it applies in one turn.
+
+A turn is what takes a fifth of a second, for the other streams wait meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,13 @@ FIRST_ENTRIES: Final = 5_000
 """A first turn, before anything is known of the target."""
 MOST_ENTRIES: Final = 10_000
 """Of rows that change again and again, only the last state is written: large turns spare the target most of them."""
+SOONEST_LOOK_SECONDS: Final = 0.05
+LATEST_LOOK_SECONDS: Final = 0.5
+
+
+def pause_before_look(waited_seconds: float) -> float:
+    """How long to wait before the next look: little at first, for a reader may just be starting too."""
+    return min(max(waited_seconds / 4, SOONEST_LOOK_SECONDS), LATEST_LOOK_SECONDS)
 
 
 class Pace:

@@ -34,7 +34,7 @@ from sinks.errors import (
     TransportUnreachable,
 )
 from sinks.feed import Feed, Place
-from sinks.pace import Pace
+from sinks.pace import Pace, pause_before_look
 from sinks.postgres import Database
 from sinks.rebuild.keeping import Rebuilding
 from sinks.session import Opener, Prospect, Session
@@ -49,9 +49,6 @@ from transforms.position import LSN, Position
 from transforms.pulse import Pulse
 
 IDLE_SECONDS = 1.0
-LOOK_SECONDS = 0.05, 0.5
-"""Between two looks whether the worker may begin: soon after its start, when its reader may just be starting too, and
-later."""
 RENEW_SECONDS = 3.0
 ASK_AGAIN_SECONDS = 10.0
 """Between two looks whether a snapshot that was asked for is on its way."""
@@ -154,7 +151,7 @@ class Worker:
         try:
             session = self._session or self._open()
             if session is None:
-                self._stop.wait(0.0 if self._reached else self._until_next_look())
+                self._stop.wait(0.0 if self._reached else pause_before_look(self._waited_seconds))
                 return
             self._session = session
             self._renew(session)
@@ -217,9 +214,10 @@ class Worker:
         self._renewed_at = 0.0
         return session
 
-    def _until_next_look(self) -> float:
-        soonest, latest = LOOK_SECONDS
-        return latest if self._standing_by else min(max((time.monotonic() - self._began) / 4, soonest), latest)
+    @property
+    def _waited_seconds(self) -> float:
+        """How long nothing has been there to be worked on, or somebody else has done it."""
+        return float("inf") if self._standing_by else time.monotonic() - self._began
 
     def _stand_by(self, prospect: Prospect) -> None:
         self._standing_by = True
