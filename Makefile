@@ -36,7 +36,8 @@ test: setup ## all tests but soak; PYTEST_ARGS='-n 0 -k name' is passed on
 
 test-pure: setup ## the tests of what is compiled, in pure Python
 	STATECAST_PURE_PYTHON=1 $(BIN)/pytest $(QUICK) $(addprefix tests/unit/test_,encoder.py encoder_model.py \
-		sink_compaction.py sink_copy_text.py translation.py translation_marks.py) tests/types $(PYTEST_ARGS)
+		sink_batch.py sink_compaction.py sink_copy_text.py sink_feed.py plausible.py translation.py translation_marks.py) \
+		tests/types $(PYTEST_ARGS)
 
 # Debian's packages postgresql-15 and redis-server; the environment may name others.
 OLD_POSTGRES ?= /usr/lib/postgresql/15/bin

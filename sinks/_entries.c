@@ -1,8 +1,8 @@
-/* Entries on their way to a replica: the compiled counterpart of loops in sinks.copy_text, and, in _replies.c, of what
-   redis-py and sinks.compaction do with entries.
+/* Entries on their way to a replica: the compiled counterpart of loops in sinks.copy_text and, in _replies.c, of
+   sinks.entries.
 
-Both take what is common and leave the rest to the Python code, which defines what things mean. Entries come from
-Redis, where anybody may have written them: nothing is assumed of what they hold. Only the stable ABI is used.
+   Both take what is common and leave the rest to the Python code, which defines what things mean. Entries come from
+   Redis, where anybody may have written them: nothing is assumed of what they hold. Only the stable ABI is used.
 */
 
 #include "_entries.h"
@@ -115,7 +115,7 @@ static int take_boolean(struct cursor *in, const struct field *field)
     return 1;
 }
 
-/* Each byte of a word minus `less`, where that is negative or zero the highest bit; others may have it too, behind one.
+/* Not 0 where a byte of the word is at most so much, which is below 128.
    Source: https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord */
 static uint64_t at_most(uint64_t word, unsigned char most)
 {
@@ -195,7 +195,7 @@ static const char *escape_of(char byte)
 }
 
 /* A document reaches to the next field, or to the end of the state: jsonb has a space behind each comma, so what
-follows it is never found inside of it; there is no second json. */
+   follows it is never found inside of it; there is no second json. */
 static int take_document(struct cursor *in, const struct field *field, const struct field *next)
 {
     const char *end = in->end - 1;
@@ -263,7 +263,7 @@ static int write_line(const LineWriter *self, struct cursor *in)
 }
 
 /* Write what another writer makes of a state. Returns 1; 0: it makes nothing of it; -1: an exception is set. */
-static int write_other(struct bytes *lines, PyObject *other, PyObject *state)
+static int write_other(struct buffer *lines, PyObject *other, PyObject *state)
 {
     PyObject *line = PyObject_CallFunctionObjArgs(other, state, NULL);
     char *text;
@@ -282,7 +282,7 @@ static int write_other(struct bytes *lines, PyObject *other, PyObject *state)
 }
 
 /* Write a state's line; returns as above. */
-static int write_state(const LineWriter *self, struct bytes *lines, PyObject *other, PyObject *state)
+static int write_state(const LineWriter *self, struct buffer *lines, PyObject *other, PyObject *state)
 {
     char *text;
     Py_ssize_t size;
@@ -310,7 +310,7 @@ static PyObject *line_writer_write(PyObject *self, PyObject *arguments)
     PyObject *states, *other, *made = NULL;
     if (!PyArg_ParseTuple(arguments, "O!O", &PyList_Type, &states, &other))
         return NULL;
-    struct bytes lines = {NULL, 0, 0};
+    struct buffer lines = {NULL, 0, 0};
     PyObject *numbers = PyList_New(0);
     int written = numbers == NULL ? -1 : 1;
     for (Py_ssize_t at = 0; written >= 0 && at < PyList_Size(states); at++) {

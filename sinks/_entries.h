@@ -9,31 +9,31 @@
 #include <string.h>
 
 /* Bytes that grow. */
-struct bytes {
+struct buffer {
     char *data;
     size_t used, size;
 };
 
 /* Make room for that many more. Returns whether there is; else an exception is set. */
-static inline int reserve(struct bytes *bytes, size_t more)
+static inline int reserve(struct buffer *buffer, size_t more)
 {
-    if (bytes->size - bytes->used >= more)
+    if (buffer->size - buffer->used >= more)
         return 1;
-    size_t size = bytes->used + more > 2 * bytes->size ? bytes->used + more : 2 * bytes->size;
-    char *data = PyMem_Realloc(bytes->data, size);
+    size_t size = buffer->used + more > 2 * buffer->size ? buffer->used + more : 2 * buffer->size;
+    char *data = PyMem_Realloc(buffer->data, size);
     if (data == NULL) {
         PyErr_NoMemory();
         return 0;
     }
-    bytes->data = data;
-    bytes->size = size;
+    buffer->data = data;
+    buffer->size = size;
     return 1;
 }
 
-static inline void clear(struct bytes *bytes)
+static inline void clear(struct buffer *buffer)
 {
-    PyMem_Free(bytes->data);
-    *bytes = (struct bytes){NULL, 0, 0};
+    PyMem_Free(buffer->data);
+    *buffer = (struct buffer){NULL, 0, 0};
 }
 
 /* Types of the module (_replies.c). */

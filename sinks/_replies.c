@@ -26,8 +26,8 @@ struct text {
 
 /* --- reading --------------------------------------------------------------------------------------------------------*/
 
-/* Of what was asked for: it is all there, some of it is, or it is something else. */
-enum got { WHOLE, PART, OTHER };
+/* Of what was asked for: it is all there, some of it is, or it is something else. FAILED: a Python exception is set. */
+enum got { WHOLE, PART, OTHER, FAILED };
 
 struct input {
     const char *text;
@@ -62,6 +62,8 @@ static enum got read_number(struct input *in, char letter, long long *number)
     for (; at < in->used && at < most && in->text[at] >= '0' && in->text[at] <= '9'; at++)
         if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, in->text[at] - '0', &value))
             return OTHER;
+    if (at < in->used && (at == in->at + 1 + (size_t)is_negative))
+        return OTHER;
     if (in->used - at < 2)
         return at == in->used || in->text[at] == '\r' ? PART : OTHER;
     if (in->text[at] != '\r' || in->text[at + 1] != '\n')
@@ -82,12 +84,16 @@ static enum got pass_text(struct input *in, long long size)
 
 static enum got read_text(struct input *in, struct span *text)
 {
+    struct input ahead = *in;
     long long size;
-    enum got got = read_number(in, '$', &size);
+    enum got got = read_number(&ahead, '$', &size);
     if (got != WHOLE)
         return got;
-    *text = (struct span){in->at, (size_t)size};
-    return size < 0 ? OTHER : pass_text(in, size);
+    *text = (struct span){ahead.at, (size_t)size};
+    got = size < 0 ? OTHER : pass_text(&ahead, size);
+    if (got == WHOLE)
+        in->at = ahead.at;
+    return got;
 }
 
 static int is_text(const struct input *in, struct span span, const char *text, size_t size)
@@ -108,7 +114,7 @@ static int is_plain(const struct input *in, const struct span *words, size_t cou
 }
 
 /* Whether an id is none that a reader gives: `<commit_lsn>-<n * 1000000 + slot>`, n from 1 on; see sinks.entries. */
-static int is_odd(const char *id, size_t size)
+static int is_odd_id(const char *id, size_t size)
 {
     const char *dash = memchr(id, '-', size);
     size_t left = dash == NULL ? 0 : (size_t)(dash - id), right = size - left - 1;
@@ -120,78 +126,97 @@ static int is_odd(const char *id, size_t size)
     return 0;
 }
 
-static enum got read_entry(struct input *in, struct entry *entry)
+/* An entry as far as it has arrived. */
+struct progress {
+    struct entry entry;
+    long long words, word; /* how many it has, and which comes next */
+    struct span plain[MOST_PLAIN], field;
+};
+
+static enum got begin_entry(struct input *in, struct progress *made)
 {
-    struct span words[MOST_PLAIN] = {{0, 0}}, field = {0, 0}, word;
-    long long size;
-    enum got got;
-    *entry = (struct entry){.start = in->at};
-    if ((got = read_number(in, '*', &size)) != WHOLE || (got = size == 2 ? WHOLE : OTHER) != WHOLE ||
-        (got = read_text(in, &entry->id)) != WHOLE || (got = read_number(in, '*', &size)) != WHOLE)
-        return got;
-    for (long long at = 0; at < size; at++) {
-        if ((got = read_text(in, &word)) != WHOLE)
+    struct input ahead = *in;
+    long long parts;
+    enum got got = read_number(&ahead, '*', &parts);
+    *made = (struct progress){.entry = {.start = in->at}};
+    if (got == WHOLE && parts != 2)
+        got = OTHER;
+    if (got == WHOLE)
+        got = read_text(&ahead, &made->entry.id);
+    if (got == WHOLE)
+        got = read_number(&ahead, '*', &made->words);
+    if (got == WHOLE && made->words < 0)
+        got = OTHER;
+    if (got == WHOLE)
+        in->at = ahead.at;
+    return got;
+}
+
+/* Read on in the words of an entry. */
+static enum got read_words(struct input *in, struct progress *made)
+{
+    struct span word;
+    for (; made->word < made->words; made->word++) {
+        enum got got = read_text(in, &word);
+        if (got != WHOLE)
             return got;
-        if (at < MOST_PLAIN)
-            words[at] = word;
-        if (at % 2)
-            entry->is_end |= is_text(in, field, "end", 3) && is_text(in, word, "1", 1);
-        else
-            entry->is_end |= is_text(in, field = word, "origin", 6);
-    }
-    entry->end = in->at;
-    entry->is_odd = is_odd(in->text + entry->id.at, entry->id.size);
-    if (size >= 0 && is_plain(in, words, (size_t)size)) {
-        entry->is_plain = 1;
-        entry->type = words[3];
-        entry->key = words[5];
-        entry->state = words[7];
+        if (made->word < MOST_PLAIN)
+            made->plain[made->word] = word;
+        if (made->word % 2 == 0) {
+            made->field = word;
+            made->entry.is_end |= is_text(in, word, "origin", 6);
+        } else {
+            made->entry.is_end |= is_text(in, made->field, "end", 3) && is_text(in, word, "1", 1);
+        }
     }
     return WHOLE;
 }
 
-/* Pass any answer. */
-static enum got skip(struct input *in, int depth)
+static void end_entry(const struct input *in, struct progress *made)
 {
-    if (in->at == in->used)
-        return PART;
-    char letter = in->text[in->at];
-    long long size = 0;
-    enum got got;
-    switch (letter) {
-    case '$':
-    case '!':
-    case '=':
-        if ((got = read_number(in, letter, &size)) != WHOLE || size < 0)
-            return got;
-        return pass_text(in, size);
-    case '*':
-    case '~':
-    case '>':
-    case '%':
-        if (depth == MOST_DEPTH)
-            return OTHER;
-        if ((got = read_number(in, letter, &size)) != WHOLE)
-            return got;
-        for (long long left = letter == '%' ? 2 * size : size; left > 0; left--)
-            if ((got = skip(in, depth + 1)) != WHOLE)
-                return got;
-        return WHOLE;
-    case '+':
-    case '-':
-    case ':':
-    case '_':
-    case ',':
-    case '#':
-    case '(': {
+    struct entry *entry = &made->entry;
+    entry->end = in->at;
+    entry->is_odd = is_odd_id(in->text + entry->id.at, entry->id.size);
+    entry->is_plain = is_plain(in, made->plain, (size_t)made->words);
+    if (entry->is_plain) {
+        entry->type = made->plain[3];
+        entry->key = made->plain[5];
+        entry->state = made->plain[7];
+    }
+}
+
+/* Pass any values, and those in them. `pending`: how many are still to come. */
+static enum got skip(struct input *in, long long *pending)
+{
+    for (; *pending > 0; --*pending) {
+        if (in->at == in->used)
+            return PART;
+        struct input ahead = *in;
+        char letter = in->text[in->at];
+        long long size = 0;
         size_t end;
-        if ((got = find_line(in, &end)) == WHOLE)
-            in->at = end + 2;
-        return got;
+        enum got got;
+        if (strchr("$!=", letter) != NULL && letter != 0) {
+            got = read_number(&ahead, letter, &size);
+            if (got == WHOLE && size >= 0)
+                got = pass_text(&ahead, size);
+        } else if (strchr("*~>%", letter) != NULL && letter != 0) {
+            got = read_number(&ahead, letter, &size);
+            if (got == WHOLE && letter == '%' && __builtin_mul_overflow(size, 2, &size))
+                got = OTHER;
+            if (got == WHOLE && size > 0 && __builtin_add_overflow(*pending, size, pending))
+                got = OTHER;
+        } else if (strchr("+-:_,#(", letter) != NULL && letter != 0) {
+            got = find_line(&ahead, &end);
+            ahead.at = got == WHOLE ? end + 2 : ahead.at;
+        } else {
+            got = OTHER;
+        }
+        if (got != WHOLE)
+            return got;
+        in->at = ahead.at;
     }
-    default:
-        return OTHER;
-    }
+    return WHOLE;
 }
 
 /* --- values ---------------------------------------------------------------------------------------------------------*/
@@ -201,13 +226,13 @@ static PyObject *bytes_of(const char *text, struct span span)
     return PyBytes_FromStringAndSize(text + span.at, (Py_ssize_t)span.size);
 }
 
-static PyObject *value_of(struct input *in);
+static PyObject *value_of(struct input *in, PyObject *refusal, int depth);
 
-static PyObject *list_of(struct input *in, long long size)
+static PyObject *list_of(struct input *in, long long size, PyObject *refusal, int depth)
 {
     PyObject *list = PyList_New(0);
     for (; list != NULL && size > 0; size--) {
-        PyObject *value = value_of(in);
+        PyObject *value = value_of(in, refusal, depth);
         if (value == NULL || PyList_Append(list, value) < 0)
             Py_CLEAR(list);
         Py_XDECREF(value);
@@ -215,11 +240,11 @@ static PyObject *list_of(struct input *in, long long size)
     return list;
 }
 
-static PyObject *dict_of(struct input *in, long long size)
+static PyObject *dict_of(struct input *in, long long size, PyObject *refusal, int depth)
 {
     PyObject *dict = PyDict_New();
     for (; dict != NULL && size > 0; size--) {
-        PyObject *key = value_of(in), *value = key == NULL ? NULL : value_of(in);
+        PyObject *key = value_of(in, refusal, depth), *value = key == NULL ? NULL : value_of(in, refusal, depth);
         if (value == NULL || PyDict_SetItem(dict, key, value) < 0)
             Py_CLEAR(dict);
         Py_XDECREF(key);
@@ -228,9 +253,24 @@ static PyObject *dict_of(struct input *in, long long size)
     return dict;
 }
 
-/* The value of an answer that is whole, as redis-py has it. NULL without an exception: it is not a usual one. */
-static PyObject *value_of(struct input *in)
+static PyObject *refusal_of(struct input *in, PyObject *refusal)
 {
+    size_t start = in->at + 1, end;
+    if (find_line(in, &end) != WHOLE)
+        return NULL;
+    in->at = end + 2;
+    PyObject *text = PyUnicode_DecodeUTF8(in->text + start, (Py_ssize_t)(end - start), "replace");
+    PyObject *made = text == NULL ? NULL : PyObject_CallFunctionObjArgs(refusal, text, NULL);
+    Py_XDECREF(text);
+    return made;
+}
+
+/* The value of an answer that is whole, as redis-py has it; of an error what `refusal` makes of its text. NULL without an
+   exception: it is not a usual one. */
+static PyObject *value_of(struct input *in, PyObject *refusal, int depth)
+{
+    if (in->at >= in->used || depth == MOST_DEPTH)
+        return NULL;
     char letter = in->text[in->at];
     long long size;
     struct span text;
@@ -238,19 +278,23 @@ static PyObject *value_of(struct input *in)
     case '$':
         if (read_text(in, &text) == WHOLE)
             return bytes_of(in->text, text);
-        Py_RETURN_NONE; /* it is whole, so it has no size */
+        if (read_number(in, '$', &size) != WHOLE)
+            return NULL;
+        Py_RETURN_NONE; /* it has no size */
     case ':':
         return read_number(in, ':', &size) == WHOLE ? PyLong_FromLongLong(size) : NULL;
     case '_':
-        skip(in, 0);
+        in->at += 3;
         Py_RETURN_NONE;
+    case '-':
+        return refusal == NULL ? NULL : refusal_of(in, refusal);
     case '*':
     case '%':
         if (read_number(in, letter, &size) != WHOLE)
             return NULL;
         if (size < 0)
             Py_RETURN_NONE;
-        return letter == '*' ? list_of(in, size) : dict_of(in, size);
+        return letter == '*' ? list_of(in, size, refusal, depth + 1) : dict_of(in, size, refusal, depth + 1);
     default:
         return NULL;
     }
@@ -263,16 +307,17 @@ typedef struct {
     PyObject_HEAD
     PyObject *whole; /* those of which these are some; NULL: they are all */
     size_t first, count;
-    struct bytes index; /* of struct entry */
-    struct bytes texts; /* of struct text */
-    struct bytes text;  /* the first of these, if it is its own */
+    struct buffer index; /* of struct entry */
+    struct buffer texts; /* of struct text */
+    struct buffer text;  /* the first of these, if it is its own */
 } Entries;
 
-static int append(struct bytes *to, const void *from, size_t size)
+static int append(struct buffer *to, const void *from, size_t size)
 {
     if (!reserve(to, size))
         return 0;
-    memcpy(to->data + to->used, from, size);
+    if (size)
+        memcpy(to->data + to->used, from, size);
     to->used += size;
     return 1;
 }
@@ -324,7 +369,7 @@ static PyObject *entries_item(PyObject *self, Py_ssize_t at)
     struct input in = {text_of(entries, entry), entry->start, entry->end};
     long long size;
     read_number(&in, '*', &size);
-    PyObject *id = value_of(&in), *words = id == NULL ? NULL : value_of(&in);
+    PyObject *id = value_of(&in, NULL, 0), *words = id == NULL ? NULL : value_of(&in, NULL, 0);
     PyObject *made = words == NULL ? NULL : PyTuple_Pack(2, id, words);
     Py_XDECREF(id);
     Py_XDECREF(words);
@@ -361,7 +406,7 @@ static PyObject *entries_subscript(PyObject *self, PyObject *given)
     return (PyObject *)made;
 }
 
-PyDoc_STRVAR(extend_doc, "extend(entries)\n\nAppend others.");
+PyDoc_STRVAR(extend_doc, "extend(entries)\n\nAppend others, which hold none of these.");
 
 static PyObject *entries_extend(PyObject *self, PyObject *given)
 {
@@ -373,6 +418,11 @@ static PyObject *entries_extend(PyObject *self, PyObject *given)
     const Entries *others = (Entries *)given, *whole = whole_of(others);
     const struct text *texts = (const struct text *)(const void *)whole->texts.data;
     size_t known = entries->texts.used / sizeof *texts, count = whole->texts.used / sizeof *texts;
+    for (size_t at = 0; at < count; at++)
+        if (texts[at].owner == self) {
+            PyErr_SetString(PyExc_TypeError, "expected entries that hold none of these");
+            return NULL;
+        }
     if (!reserve(&entries->texts, whole->texts.used) || !reserve(&entries->index, others->count * sizeof(struct entry)))
         return NULL;
     for (size_t at = 0; at < count; at++) {
@@ -454,7 +504,7 @@ static int keep(const char *text, const struct entry *entry, PyObject *kept, PyT
 PyDoc_STRVAR(
     take_plain_doc,
     "take_plain(first, kept, change, rest): where it ended\n\n"
-    "See sinks.compaction.TakePlain. A change is a `change` (a NamedTuple) of id, key, state and the values of `rest`.");
+    "See sinks.entries.Entries.take_plain.");
 
 static PyObject *entries_take_plain(PyObject *self, PyObject *arguments)
 {
@@ -523,10 +573,13 @@ PyType_Spec entries_spec = {
 typedef struct {
     PyObject_HEAD
     Py_ssize_t expected, there, entries_at;
-    struct bytes starts; /* of each answer but the entries, size_t */
-    size_t at;
-    long long left; /* how many entries are yet to come; -1: what comes next is their number */
-    int is_usual;
+    struct buffer starts; /* of each answer that is there, size_t */
+    size_t at, start;     /* how far the text is read, and where the answer in hand began */
+    long long pending;    /* how many values of that answer are to be passed yet; 0: it has not begun */
+    long long left;       /* how many entries are yet to come; -1: what comes next is their number */
+    int is_entries;       /* what comes where the entries are to be may still be that */
+    int is_push;          /* what is passed answers nothing */
+    struct progress entry;
     Entries *entries; /* they own the bytes of all answers */
 } Replies;
 
@@ -546,7 +599,7 @@ static PyObject *replies_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->expected = expected;
     self->entries_at = entries_at;
     self->left = -1;
-    self->is_usual = 1;
+    self->is_entries = 1;
     self->entries = (Entries *)PyObject_CallNoArgs(entries_type);
     if (self->entries == NULL || !append(&self->entries->texts, &(struct text){NULL, NULL}, sizeof(struct text)))
         Py_CLEAR(self);
@@ -563,11 +616,10 @@ static void replies_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* Read on in the answer that is to be entries. PART also stands for a lack of memory, with an exception. */
+/* Read on in the answer that is to be entries. */
 static enum got read_entries(Replies *self, struct input *in)
 {
     enum got got;
-    struct entry entry;
     if (self->left < 0) {
         if ((got = read_number(in, '*', &self->left)) != WHOLE)
             return got;
@@ -575,91 +627,104 @@ static enum got read_entries(Replies *self, struct input *in)
             return OTHER;
     }
     for (; self->left; self->left--) {
-        size_t start = in->at;
-        if ((got = read_entry(in, &entry)) != WHOLE) {
-            in->at = start;
+        struct progress *made = &self->entry;
+        if (!made->words && (got = begin_entry(in, made)) != WHOLE)
             return got;
-        }
-        if (!append(&self->entries->index, &entry, sizeof entry))
-            return PART;
+        if ((got = read_words(in, made)) != WHOLE)
+            return got;
+        end_entry(in, made);
+        if (!append(&self->entries->index, &made->entry, sizeof made->entry))
+            return FAILED;
         self->entries->count++;
+        made->words = 0;
     }
     return WHOLE;
 }
 
+/* Read on in an answer, or in what answers nothing. */
 static enum got read_reply(Replies *self, struct input *in)
 {
-    size_t start = in->at;
-    enum got got;
-    if (self->there == self->entries_at && self->is_usual) {
-        if ((got = read_entries(self, in)) != OTHER) {
-            self->at = in->at;
+    if (in->at == in->used)
+        return PART;
+    if (self->pending == 0 && self->left < 0) {
+        self->start = in->at;
+        self->is_push = in->text[in->at] == '>';
+    }
+    if (!self->is_push && self->there == self->entries_at && self->is_entries) {
+        enum got got = read_entries(self, in);
+        if (got != OTHER)
             return got;
-        }
         if (self->entries->count) /* it began as entries do: no Redis goes on otherwise */
             return OTHER;
-        self->is_usual = 0;
-        in->at = start;
+        self->is_entries = 0;
+        in->at = self->start;
     }
-    if ((got = skip(in, 0)) != WHOLE)
-        return got;
-    self->at = in->at;
-    return append(&self->starts, &start, sizeof start) ? WHOLE : PART;
+    if (self->pending == 0)
+        self->pending = 1;
+    return skip(in, &self->pending);
 }
 
 PyDoc_STRVAR(
     feed_doc,
     "feed(data): bool\n\n"
-    "Take what has arrived; returns whether all answers are there. Raises ValueError: Redis says no such thing.");
+    "Take what has arrived; returns whether all answers are there. Raises ValueError: Redis says no such thing, or all\n"
+    "were there before.");
 
 static PyObject *replies_feed(PyObject *self, PyObject *data)
 {
     Replies *replies = (Replies *)self;
+    struct buffer *text = &replies->entries->text;
     char *bytes;
     Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || !append(&replies->entries->text, bytes, (size_t)size))
+    if (replies->there == replies->expected) {
+        PyErr_SetString(PyExc_ValueError, "all answers are there");
         return NULL;
-    struct input in = {replies->entries->text.data, replies->at, replies->entries->text.used};
-    ((struct text *)(void *)replies->entries->texts.data)->data = in.text; /* it may have moved */
-    while (replies->there < replies->expected) {
-        int is_push = in.at < in.used && in.text[in.at] == '>'; /* that one answers nothing */
-        enum got got = is_push ? skip(&in, 0) : read_reply(replies, &in);
-        if (PyErr_Occurred())
-            return NULL;
-        if (got == OTHER) {
-            PyErr_SetString(PyExc_ValueError, "this is not Redis' protocol");
-            return NULL;
-        }
-        if (got == PART)
-            break;
-        replies->at = in.at;
-        replies->there += !is_push;
     }
-    return PyBool_FromLong(replies->there == replies->expected);
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || !append(text, bytes, (size_t)size))
+        return NULL;
+    struct input in = {text->data, replies->at, text->used};
+    ((struct text *)(void *)replies->entries->texts.data)->data = in.text; /* it may have moved */
+    enum got got = WHOLE;
+    while (got == WHOLE && in.at < in.used) { /* behind the last answer too, where pushes may be */
+        got = read_reply(replies, &in);
+        if (got == WHOLE && !replies->is_push) {
+            if (replies->there == replies->expected)
+                break; /* this answers nothing that was asked */
+            if (!append(&replies->starts, &replies->start, sizeof replies->start))
+                got = FAILED;
+            replies->there++;
+            replies->left = -1;
+        }
+        if (got == WHOLE || got == PART)
+            replies->at = in.at;
+    }
+    if (got == OTHER)
+        PyErr_SetString(PyExc_ValueError, "this is not Redis' protocol");
+    return got == OTHER || got == FAILED ? NULL : PyBool_FromLong(replies->there == replies->expected);
 }
 
 PyDoc_STRVAR(
     answers_doc,
-    "answers(): list, or None\n\n"
-    "What redis-py would return for each, with Entries in the place of the entries, once all are there. None: one is an\n"
-    "error, or unusual in another way, or more has arrived behind them.");
+    "answers(refusal): list, or None\n\n"
+    "What redis-py would return for each, with Entries in the place of the entries, once all are there. An error is what\n"
+    "`refusal` makes of its text. None: one is unusual, or more has arrived behind them.");
 
-static PyObject *replies_answers(PyObject *self, PyObject *Py_UNUSED(nothing))
+static PyObject *replies_answers(PyObject *self, PyObject *refusal)
 {
     Replies *replies = (Replies *)self;
-    const struct bytes *text = &replies->entries->text;
-    if (!replies->is_usual || replies->there < replies->expected || replies->at != text->used)
+    const struct buffer *text = &replies->entries->text;
+    if (replies->there < replies->expected || replies->at != text->used || replies->pending)
         Py_RETURN_NONE;
     PyObject *list = PyList_New(0);
-    const size_t *start = (const size_t *)(const void *)replies->starts.data;
+    const size_t *starts = (const size_t *)(const void *)replies->starts.data;
     for (Py_ssize_t number = 0; list != NULL && number < replies->expected; number++) {
-        PyObject *value;
-        if (number == replies->entries_at) {
+        struct input in = {text->data, starts[number], text->used};
+        int is_refusal = in.text[in.at] == '-';
+        PyObject *value = NULL;
+        if (number != replies->entries_at || is_refusal)
+            value = value_of(&in, refusal, 0);
+        else if (replies->is_entries)
             value = Py_NewRef((PyObject *)replies->entries);
-        } else {
-            struct input in = {text->data, *start++, text->used};
-            value = value_of(&in);
-        }
         if (value == NULL || PyList_Append(list, value) < 0)
             Py_CLEAR(list);
         Py_XDECREF(value);
@@ -671,7 +736,7 @@ static PyObject *replies_answers(PyObject *self, PyObject *Py_UNUSED(nothing))
 
 static PyMethodDef replies_methods[] = {
     {"feed", replies_feed, METH_O, feed_doc},
-    {"answers", replies_answers, METH_NOARGS, answers_doc},
+    {"answers", replies_answers, METH_O, answers_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,7 +23,8 @@ Kept = Mapping[bytes, tuple[dict[bytes, Any], dict[bytes, list[Any]]]]
 _ID: Final = rb"[1-9][0-9]*+-[1-9][0-9]{6,17}+"
 """A checkpoint's ordinal is a bigint."""
 _IDS = re.compile(rb"(?:%b )*+" % _ID)
-_OVERHEAD_BYTES = 160
+ENTRY_OVERHEAD_BYTES: Final = 160
+"""What an entry has besides key and state."""
 _PLAIN_FIELDS = [b"op", b"type", b"key", b"state"]
 _PLAIN_TAIL = frozenset((b"end", b"origin"))
 
@@ -49,7 +50,7 @@ class Entries(list[Entry]):
 
     def size(self) -> int:
         """How many bytes they have, about."""
-        return sum([_OVERHEAD_BYTES + len(words[7]) if len(words) > 7 else 0 for _, words in self])
+        return sum([ENTRY_OVERHEAD_BYTES + len(words[7]) if len(words) > 7 else 0 for _, words in self])
 
     def ended(self) -> int:
         """How many there are up to the last one with `end` or `origin`; 0: none has it."""
@@ -83,12 +84,20 @@ class Entries(list[Entry]):
 
 
 def no_entries() -> Entries:
-    """To be extended by what is read."""
+    """To be followed by what is read."""
     return Entries() if COMPILED is None else cast(Entries, COMPILED.Entries())
 
 
+def joined(entries: Entries, more: Entries) -> Entries:
+    """The first with the others behind them, which may be the first itself, made longer."""
+    if isinstance(more, Entries):  # which what is compiled does not take
+        entries = Entries(entries)
+    entries.extend(more)
+    return entries
+
+
 def ends_transaction(words: list[bytes]) -> bool:
-    """Whether an entry is the last one of its transaction in its stream."""
+    """Whether an entry with these words, in pairs, is the last one of its transaction in its stream."""
     if words[-2:] == [b"end", b"1"]:
         return True
     return any(words[at] == b"end" and words[at + 1] == b"1" for at in range(0, len(words) - 1, 2))

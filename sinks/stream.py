@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
-from sinks.entries import Entries, Entry, no_entries
+from sinks.entries import ENTRY_OVERHEAD_BYTES, Entries, Entry, joined, no_entries
 from sinks.errors import StreamHole, StreamsReplaced, StreamTailLost
 from sinks.transport import ask, ask_for_entries, fields, translated_errors
 from transforms.errors import MalformedEntry
@@ -27,7 +27,6 @@ BATCH_BYTES = 64 * 1024 * 1024
 _CALL_ENTRIES = 1_000
 _FIRST_GUESS_BYTES = 1024.0 * 1024.0
 """What an entry is taken to weigh before any was seen: the first calls are small, in case entries are large."""
-_ENTRY_OVERHEAD_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class StreamReader:
             average = self._entry_bytes.get(stream, _FIRST_GUESS_BYTES)
             count = max(1, min(_CALL_ENTRIES, limit - len(entries), int((READ_BYTES - read_bytes) / average)))
             found, published = self._read_behind(stream, meta, position, count)
-            entries.extend(found)
+            entries = joined(entries, found)
             size = found.size()
             read_bytes += size
             if found:
@@ -286,7 +285,7 @@ def _is_complete(info: Mapping[bytes, Any]) -> bool:
 
 def _size(entry: Entry) -> int:
     words = entry[1]
-    return _ENTRY_OVERHEAD_BYTES + (len(words[5]) + len(words[7]) if len(words) > 7 else 0)
+    return ENTRY_OVERHEAD_BYTES + (len(words[5]) + len(words[7]) if len(words) > 7 else 0)
 
 
 def _bounded(entries: Entries) -> Entries:

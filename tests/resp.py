@@ -27,7 +27,7 @@ def compiled(entries: Iterable[Entry]) -> Entries:
     for entry in entries:
         replies = COMPILED.Replies(COMPILED.Entries, 1, 0)
         assert replies.feed(answer([entry]))
-        made.extend(replies.answers()[0])
+        made.extend(replies.answers(ValueError)[0])
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,6 +89,7 @@ USUAL = [
     (b"*-1\r\n", None),
     (b"_\r\n", None),
     (b"%1\r\n" + bulk(b"first-entry") + array([bulk(b"1-1"), array([])]), {b"first-entry": [b"1-1", []]}),
+    (b"-ERR no such key\r\n", "ERR no such key"),
 ]
 
 
@@ -101,7 +103,7 @@ def test_answers_may_arrive_in_any_pieces(
         parts.insert(at, b">2\r\n" + bulk(b"moving") + b":1\r\n")
     made, data = replies(entries_at=at, expected=len(others) + 1), b"".join(parts)
     assert [made.feed(piece) for piece in in_pieces(data, size)] == [False] * ((len(data) - 1) // size) + [True]
-    found = made.answers()
+    found = made.answers(str)
     assert [value for number, value in enumerate(found) if number != at] == [value for _, value in others]
     assert list(found[at]) == [(entry_id, words) for entry_id, words in some]
 
@@ -109,13 +111,11 @@ def test_answers_may_arrive_in_any_pieces(
 @pytest.mark.parametrize(
     "sent",
     [
-        b"-NOPERM this user has no permissions\r\n",
         b"*-1\r\n",
         b"_\r\n",
         array([bulk(b"no entry")]),
         array([array([bulk(b"1-1")])]),
         array([array([bulk(b"1-1"), b"$-1\r\n"])]),
-        answer([]) + b"+more\r\n",
         b"!5\r\nERR x\r\n",
         b"#t\r\n",
     ],
@@ -123,14 +123,61 @@ def test_answers_may_arrive_in_any_pieces(
 @pytest.mark.parametrize("size", [1, 1000])
 def test_what_is_not_usual_is_left_to_redis_py(sent: bytes, size: int) -> None:
     made = replies()
-    assert [made.feed(piece) for piece in in_pieces(sent, size)][-1]
-    assert made.answers() is None
+    fed = []
+    for piece in in_pieces(sent, size):
+        fed.append(made.feed(piece))
+        if fed[-1]:
+            break
+    assert fed == [False] * (len(fed) - 1) + [True]
+    assert made.answers(str) is None
 
 
-def test_an_error_among_the_other_answers_is_left_to_redis_py_too() -> None:
+@pytest.mark.parametrize("behind", [b"+m", b"+more\r\n", b">1\r\n", b":"])
+def test_what_arrives_behind_the_answers_is_left_to_redis_py_too(behind: bytes) -> None:
+    made = replies()
+    assert made.feed(answer([]) + behind)
+    assert made.answers(str) is None
+
+
+def test_an_error_may_be_the_answer_to_any_command() -> None:
     made = replies(entries_at=0, expected=2)
-    assert made.feed(answer([(b"1-1", [b"op", b"mark"])]) + b"-LOADING Redis is loading\r\n")
-    assert made.answers() is None
+    assert made.feed(b"-NOPERM this user\xff has no permissions\r\n-LOADING Redis is loading\r\n>1\r\n:1\r\n")
+    assert made.answers(str) == ["NOPERM this user\ufffd has no permissions", "LOADING Redis is loading"]
+    with pytest.raises(ZeroDivisionError):
+        made.answers(lambda text: 1 / 0)
+    with pytest.raises(ValueError, match="all answers are there"):
+        made.feed(b"more")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"%4611686018427387904\r\n_\r\n",
+        b"%9223372036854775807\r\n_\r\n",
+        b"*1\r\n*9223372036854775807\r\n_\r\n",
+        b"$9223372036854775807\r\n",
+    ],
+)
+def test_sizes_that_nothing_has_are_waited_for_or_refused(sent: bytes) -> None:
+    made = replies(entries_at=1, expected=2)
+    try:
+        assert not made.feed(sent)
+    except ValueError:
+        return
+    assert made.answers(str) is None
+
+
+@pytest.mark.parametrize("entries_at", [0, 1])
+def test_what_arrives_in_small_pieces_is_read_once(entries_at: int) -> None:
+    """A million words in pieces of a packet's size: read again with each of them this takes 20 seconds, else one."""
+    entry = (b"1-1000000", [b"x"] * 1_000_000)
+    made, sent = replies(entries_at=entries_at, expected=1), answer([entry])
+    began = time.process_time()
+    fed = [made.feed(piece) for piece in in_pieces(sent, 1448)]
+    assert fed[-1]
+    assert time.process_time() - began < 5
+    if entries_at == 0:
+        assert made.answers(str)[0][0] == entry
 
 
 @pytest.mark.parametrize(
@@ -141,8 +188,9 @@ def test_an_error_among_the_other_answers_is_left_to_redis_py_too() -> None:
         b"$99999999999999999999999\r\n",
         b"*1\r\n*2\r\n$3\r\n1-1xx*0\r\n",
         array([array([bulk(b"1-1"), array([])]), bulk(b"no entry")]),
-        b"*1\r\n" * 20 + b":1\r\n",
         b":1\rx",
+        b":\r\n",
+        b"$\r\n",
         b"$3\r\nabcd\r\n",
     ],
 )
@@ -156,12 +204,16 @@ def test_what_is_not_redis_protocol_is_told(sent: bytes, entries_at: int) -> Non
 
 
 def test_what_is_given_wrongly_is_refused() -> None:
-    made = compiled([(b"24-1", [b"op", b"mark"])])
+    made, answered, holder = compiled([(b"24-1", [b"op", b"mark"])]), replies(), compiled([])
+    assert answered.feed(answer([(b"24-1", [b"op", b"mark"])]))
+    [own] = answered.answers(str)
+    holder.extend(own)
     for call in (
         lambda: made.extend([(b"24-2", [])]),
         lambda: made.extend(made),
         lambda: made.extend(made[:1]),
         lambda: made[:1].extend(compiled([])),
+        lambda: own.extend(holder),
         lambda: made["1"],  # type: ignore[call-overload]
         lambda: COMPILED.Replies(1, 1, 0),
         lambda: COMPILED.Replies(list, 1, 0),
