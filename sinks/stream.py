@@ -189,10 +189,14 @@ class StreamReader:
         return MalformedEntry(f"{key}: {error}", remedy=remedy)
 
     def wait(self, positions: Mapping[str, Position], timeout_seconds: float) -> None:
-        """Return when one of the streams has an entry behind its position, or after the timeout."""
+        """Return when a stream has an entry behind its position, or is no stream any more, or after the timeout."""
         streams = {self._key(stream): str(position) for stream, position in positions.items()}
         with translated_errors(", ".join(streams)):
-            self._client.xread(cast(Any, streams), count=1, block=max(1, int(timeout_seconds * 1000)))
+            try:
+                self._client.xread(cast(Any, streams), count=1, block=max(1, int(timeout_seconds * 1000)))
+            except redis.ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):  # which of them it is, `read` tells
+                    raise
 
     def hold(self, stream: str) -> bool:
         """Have the reader keep what is in the stream from now on, until `move_group` tells where this sink stands.
