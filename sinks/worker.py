@@ -95,9 +95,9 @@ class Worker:
         self._contacted = False
         self._standing_by = False
         self._asked_to_fill = False
+        """A snapshot was asked for because a stream was empty."""
         self._lost: dict[str, Position] = {}
         """Stream -> this sink's place in it, where Redis was found to have lost the stream's end."""
-        """A snapshot was asked for because a stream was empty."""
         self._goals: dict[str, Position] | None = None
         """With `once`: stream -> the last entry to apply."""
         self._reached = False
